@@ -1,0 +1,1 @@
+"""What puts records on the stream: OTLP receivers, GPUs, inference servers, hosts."""

@@ -1,0 +1,1 @@
+"""The Streamlit pages. They ask the API and know no SQL."""

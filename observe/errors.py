@@ -1,0 +1,29 @@
+"""Every error of ours says what to do about it.
+
+ObserveError
+├── BadRecord       put it aside, count it, go on
+├── Unavailable     keep the work, wait, try again
+└── Misconfigured   stop and tell a person
+"""
+
+from __future__ import annotations
+
+
+class ObserveError(Exception):
+    """Base of all errors that this project raises on purpose."""
+
+
+class BadRecord(ObserveError):
+    """The same bytes will fail again: put the record aside with its reason, and go on with the others."""
+
+
+class Unavailable(ObserveError):
+    """A server or a buffer cannot take more now: keep the work, wait `retry_after_s`, and try again."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Misconfigured(ObserveError):
+    """A person must act. The message names the setting, its value, and what is allowed."""

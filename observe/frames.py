@@ -1,0 +1,94 @@
+"""The tables that detection and diagnosis read, and the only place that lists their columns.
+
+Histogram buckets are exponential with scale 4 over milliseconds: bucket i covers (2^(i/16), 2^((i+1)/16)] ms.
+A window is named by its start; spans belong to the window in which they end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+BUCKETS_PER_OCTAVE = 16
+BUCKETS = pl.List(pl.Struct({"bucket": pl.Int16, "count": pl.UInt64}))
+
+SERVICE_WINDOWS: dict[str, pl.DataType] = {
+    "window_start_ns": pl.Int64(),
+    "service": pl.String(),
+    "operation": pl.String(),
+    "kind": pl.String(),  # Server Client Internal Producer Consumer Unspecified; Metric for histograms sent as metrics
+    "version": pl.String(),  # service.version
+    "requests": pl.UInt64(),
+    "errors": pl.UInt64(),  # spans with status Error
+    "duration_sum_ms": pl.Float64(),
+    "latency_buckets": BUCKETS,
+}
+
+SELF_WINDOWS: dict[str, pl.DataType] = {
+    "window_start_ns": pl.Int64(),
+    "service": pl.String(),
+    "operation": pl.String(),
+    "kind": pl.String(),
+    "version": pl.String(),
+    "instance": pl.String(),  # service.instance.id
+    "host": pl.String(),  # host.name
+    "requests": pl.UInt64(),
+    "errors": pl.UInt64(),
+    "origin_errors": pl.UInt64(),  # error spans none of whose children erred
+    "duration_sum_ms": pl.Float64(),
+    "self_sum_ms": pl.Float64(),  # duration minus the union of the children's intervals; of Client spans: edge time
+    "self_buckets": BUCKETS,
+    "slowest_trace_id": pl.String(),  # trace with the largest self time
+    "error_trace_id": pl.String(),  # a trace with an origin error, "" without
+}
+
+EDGE_WINDOWS: dict[str, pl.DataType] = {
+    "window_start_ns": pl.Int64(),
+    "caller": pl.String(),  # service; "user" for root spans is not an edge
+    "caller_operation": pl.String(),  # of the callee's parent span
+    "callee": pl.String(),  # service, or the name of a virtual node (database, outside address)
+    "callee_operation": pl.String(),
+    "connection": pl.String(),  # direct | messaging | link | database | external
+    "calls": pl.UInt64(),
+    "errors": pl.UInt64(),  # status Error on either side
+    "client_sum_ms": pl.Float64(),  # duration of the caller's span that waits; null where no Client span exists
+    "server_sum_ms": pl.Float64(),  # duration of the callee's span; null for virtual nodes
+    "latency_buckets": BUCKETS,  # client side where known, else server side
+}
+
+GAUGE_WINDOWS: dict[str, pl.DataType] = {
+    "window_start_ns": pl.Int64(),
+    "service": pl.String(),
+    "instance": pl.String(),
+    "host": pl.String(),  # host.name of the resource, or of the point
+    "hw_id": pl.String(),  # hw.id, DCGM's UUID, gpu_uuid
+    "metric": pl.String(),
+    "unit": pl.String(),
+    "labels": pl.String(),  # remaining attributes, "k=v,k=v" sorted
+    "kind": pl.String(),  # gauge | counter (values are increase per second)
+    "samples": pl.UInt64(),
+    "value_avg": pl.Float64(),
+    "value_min": pl.Float64(),
+    "value_max": pl.Float64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """One consistent picture, each frame sorted by window_start_ns and then by its key columns."""
+
+    windows: pl.DataFrame
+    selfs: pl.DataFrame
+    edges: pl.DataFrame
+    gauges: pl.DataFrame
+
+    def between(self, from_ns: int, to_ns: int) -> Frames:
+        """The windows that start in [from_ns, to_ns)."""
+        span = (pl.col("window_start_ns") >= from_ns) & (pl.col("window_start_ns") < to_ns)
+        return Frames(*(frame.filter(span) for frame in (self.windows, self.selfs, self.edges, self.gauges)))
+
+
+def empty() -> Frames:
+    """Frames without rows, typed."""
+    return Frames(*(pl.DataFrame(schema=s) for s in (SERVICE_WINDOWS, SELF_WINDOWS, EDGE_WINDOWS, GAUGE_WINDOWS)))

@@ -1,0 +1,137 @@
+"""Every part that can be swapped, as a Protocol. Parameters are positional: implementations name them freely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+import polars as pl
+
+from observe.frames import Frames
+from observe.types import Alert, Batch, Incident, Json, PartitionState
+
+
+class Producer(Protocol):
+    """Appends records to a stream."""
+
+    def send(
+        self, topic: str, value: bytes, /, *, key: bytes | None = None, headers: Mapping[str, bytes] | None = None
+    ) -> Future[None]:
+        """A future that completes when the stream holds the record durably; it fails with Unavailable or BadRecord
+        (too large). Raises Unavailable at once where the buffer is full: nothing is dropped silently. Safe from any
+        thread."""
+        ...
+
+    def flush(self, timeout_s: float, /) -> int:
+        """Waits for what is under way; how many records are still not confirmed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Consumer(Protocol):
+    """Reads batches in order, per partition, as one member of a group.
+
+    An offset always means the *next* record to read. `intend` stores the batch's first offset together with its range;
+    a member that takes the partition over finds the range and is handed exactly this batch again, so that its insert
+    has the same token. `commit` moves past the batch.
+    """
+
+    def poll(self, timeout_s: float, /) -> Batch | None:
+        """The next batch, or None where nothing was complete in time. Keeps the member in its group: call it, or
+        `heartbeat`, at least every few seconds."""
+        ...
+
+    def intend(self, batch: Batch, /) -> None: ...
+
+    def commit(self, batch: Batch, /) -> None:
+        """Safe to call twice. Does nothing for a partition that was taken away meanwhile."""
+        ...
+
+    def heartbeat(self) -> None:
+        """Stays in the group without taking records, while the store is away."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class StreamAdmin(Protocol):
+    """What operators do with a stream."""
+
+    def migrate(self) -> list[str]:
+        """Creates the topics that are missing; what was done, one line each. Safe to run twice."""
+        ...
+
+    def partitions(self, group: str, /) -> list[PartitionState]: ...
+
+    def pending(self, group: str, /) -> Mapping[tuple[str, int], int]:
+        """Spans, metric points or log records not yet committed by `group`, per (topic, partition)."""
+        ...
+
+    def dead_letters(self, limit: int, /) -> list[Json]:
+        """The newest records put aside: topic, partition, offset, reason, at (RFC 3339)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """ClickHouse, in this process or on a server. All methods may raise Unavailable; safe from any thread."""
+
+    def migrate(self) -> list[str]:
+        """Applies the migrations that are missing, in order; the names of those applied. Safe from two processes."""
+        ...
+
+    def insert(self, batch: Batch, items: int, /) -> None:
+        """Stores one batch exactly once by its token; `items` is how many spans, points or log records it holds.
+        Raises BadRecord where the bytes cannot be parsed: the caller finds the bad one and tries the others."""
+        ...
+
+    def settle(self, now_ns: int, /) -> int:
+        """Computes the rollups that need joins (edges, self time) for windows whose data has settled, and again for
+        windows that stragglers touched; how many windows."""
+        ...
+
+    def frames(self, from_ns: int, to_ns: int, /) -> Frames:
+        """The picture of [from_ns, to_ns). Same data, same answer, whether or not `settle` has run."""
+        ...
+
+    def save_incidents(self, incidents: Sequence[Incident], /) -> None: ...
+
+    def incidents(
+        self, *, state: str | None = None, from_ns: int | None = None, to_ns: int | None = None
+    ) -> list[Incident]:
+        """Newest version of each incident that overlaps the range, newest onset first."""
+        ...
+
+    def notified(self, incident_ids: Sequence[str], /) -> Mapping[tuple[str, str], int]:
+        """Highest version delivered, per (incident id, receiver)."""
+        ...
+
+    def save_notified(self, incident_id: str, receiver: str, version: int, /) -> None: ...
+
+    def ledger(self) -> pl.DataFrame:
+        """One row per topic and partition: accepted, stored (counted from the rows themselves), rejected, and gaps or
+        overlaps of the offset ranges. Columns: topic, partition, accepted, stored, rejected, first_offset,
+        next_offset, gaps, overlaps."""
+        ...
+
+    def query(self, sql: str, parameters: Mapping[str, object] | None = None, /) -> pl.DataFrame:
+        """Rows of a SELECT with server-side {name:Type} parameters."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Notifier(Protocol):
+    """One receiver of alerts."""
+
+    @property
+    def name(self) -> str:
+        """Stable across restarts; what was sent is remembered by it. Holds no secret."""
+        ...
+
+    def notify(self, alert: Alert, /) -> None:
+        """Delivers one alert, or raises Unavailable (trying again can help) or BadRecord (it cannot)."""
+        ...

@@ -1,0 +1,17 @@
+"""observe's own metrics, every name in one place; served at /metrics in the Prometheus text form."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+RECEIVED = Counter("observe_received_items", "Spans, points and log records validated", ["signal"], registry=REGISTRY)
+REFUSED = Counter("observe_refused_requests", "Requests not accepted", ["signal", "reason"], registry=REGISTRY)
+WRITTEN = Counter("observe_written_items", "Items handed to the store", ["signal"], registry=REGISTRY)
+INSERT_SECONDS = Histogram("observe_insert_seconds", "Duration of one insert", ["signal"], registry=REGISTRY)
+DEAD_LETTERED = Counter("observe_dead_letters", "Records put aside", ["signal"], registry=REGISTRY)
+RETRIES = Counter("observe_retries", "Waits for a part that was not available", ["part"], registry=REGISTRY)
+TICK_SECONDS = Histogram("observe_tick_seconds", "Duration of one look at the windows", ["step"], registry=REGISTRY)
+INCIDENTS = Gauge("observe_incidents", "Open incidents", ["state"], registry=REGISTRY)
+NOTIFIED = Counter("observe_notifications", "Deliveries to receivers", ["receiver", "outcome"], registry=REGISTRY)
