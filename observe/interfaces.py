@@ -9,7 +9,7 @@ from typing import Protocol
 import polars as pl
 
 from observe.frames import Frames
-from observe.types import Alert, Batch, Incident, Json, PartitionState
+from observe.types import Alert, Batch, BatchLimits, Incident, Json, PartitionState
 
 
 class Producer(Protocol):
@@ -54,6 +54,16 @@ class Consumer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Stream(Protocol):
+    """One deployment's stream: `local://` or `kafka://`."""
+
+    def producer(self) -> Producer: ...
+
+    def consumer(self, group: str, topics: Sequence[str], limits: BatchLimits, /) -> Consumer: ...
+
+    def admin(self) -> StreamAdmin: ...
 
 
 class StreamAdmin(Protocol):
