@@ -1,0 +1,370 @@
+"""The only file that names concrete classes: it wires them, starts them, and stops them in order."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import IO, TypeVar
+
+from observe import pipeline
+from observe.alert import Deliverer, alerts_due, notifiers_of
+from observe.api import create_app, serve
+from observe.audit import audit
+from observe.errors import Misconfigured, Unavailable
+from observe.interfaces import Producer, Store, Stream
+from observe.settings import Settings
+from observe.store import ClickHouseStore, enter
+from observe.store.read import Reader
+from observe.stream import open_stream
+from observe.telemetry import RETRIES
+from observe.types import TOPICS, BatchLimits, Incident, Json
+from observe.wire import incident_json
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+DRAIN_S = 6.0
+"""How long a stopping process goes on moving what it holds; all of it is durable on the stream anyway."""
+
+
+class Process:
+    """Parts that run together. They start in order and stop in the opposite one; a part that dies stops them all."""
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self.failed = False
+        self._exit = ExitStack()
+
+    def on_stop(self, callback: Callable[[], object]) -> None:
+        self._exit.callback(callback)
+
+    def thread(self, name: str, run: Callable[[threading.Event], None], *, join_s: float = DRAIN_S) -> None:
+        """Runs `run(stop)` until the process stops."""
+        stop = threading.Event()
+
+        def guarded() -> None:
+            try:
+                run(stop)
+            except Exception:
+                log.critical("%s failed: this process stops", name, exc_info=True)
+                self.failed = True
+                self.stopping.set()
+
+        worker = threading.Thread(target=guarded, name=name, daemon=True)
+        worker.start()
+
+        def end() -> None:
+            stop.set()
+            worker.join(join_s)
+            if worker.is_alive():
+                log.warning("%s did not stop within %g s", name, join_s)
+
+        self.on_stop(end)
+
+    def run(self, ready: Callable[[], None] = lambda: None) -> int:
+        """Waits for SIGTERM or SIGINT, then stops everything; the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stopping.set())
+        ready()
+        while not self.stopping.wait(1.0):
+            pass
+        log.info("stopping")
+        self._exit.close()
+        return 1 if self.failed else 0
+
+    def close(self) -> None:
+        self._exit.close()
+
+
+def patiently(what: str, act: Callable[[], T], stopping: threading.Event | None = None) -> T:
+    """The result of `act`, waiting with backoff while a server is away."""
+    delay_s = 0.5
+    while True:
+        try:
+            return act()
+        except Unavailable as error:
+            RETRIES.labels(what).inc()
+            log.warning("waiting for the %s: %s", what, error)
+            if stopping is not None and stopping.wait(delay_s):
+                raise
+            if stopping is None:
+                time.sleep(delay_s)
+            delay_s = min(30.0, delay_s * 2)
+
+
+def up(settings: Settings, *, ready: Callable[[], None]) -> int:
+    """Everything in one process (the dashboard in a child): receivers, writer, watcher, API."""
+    process = Process()
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        process.on_stop(_lock(settings).close)
+        _run_up(process, settings)
+        return process.run(ready)
+    finally:
+        process.close()
+
+
+def _run_up(process: Process, settings: Settings) -> None:
+    stream = open_stream(settings)
+    _stream_ready(stream)
+    store = _store(settings, process)
+    _writer(process, stream, store, settings)
+    _watcher(process, store, settings)
+    _api(process, store, stream, settings)
+    producer = _producer(process, stream)
+    _otlp(process, producer, settings)
+    _periodic_collectors(process, producer, settings)
+    if settings.dashboard.enabled:
+        _dashboard(process, settings)
+
+
+def collect(kind: str, settings: Settings, *, ready: Callable[[], None]) -> int:
+    """A production role: one kind of collector."""
+    process = Process()
+    try:
+        stream = open_stream(settings)
+        patiently("stream", lambda: _stream_ready(stream))
+        producer = _producer(process, stream)
+        if kind == "otlp":
+            _otlp(process, producer, settings)
+        else:
+            run = _collectors()[kind]
+            process.thread(f"collect-{kind}", lambda stop: run(producer, settings, stop))
+        return process.run(ready)
+    finally:
+        process.close()
+
+
+def write(settings: Settings, *, ready: Callable[[], None]) -> int:
+    """A production role: stream to store. Several may run; they share the partitions."""
+    process = Process()
+    try:
+        stream = open_stream(settings)
+        patiently("stream", lambda: _stream_ready(stream))
+        _writer(process, stream, _store(settings, process), settings)
+        return process.run(ready)
+    finally:
+        process.close()
+
+
+def watch(settings: Settings, *, ready: Callable[[], None]) -> int:
+    """A production role: store to incidents and webhooks. One runs."""
+    process = Process()
+    try:
+        _watcher(process, _store(settings, process), settings)
+        return process.run(ready)
+    finally:
+        process.close()
+
+
+def api(settings: Settings, *, ready: Callable[[], None]) -> int:
+    """A production role: the read API."""
+    process = Process()
+    try:
+        stream = open_stream(settings)
+        _api(process, _store(settings, process), stream, settings)
+        return process.run(ready)
+    finally:
+        process.close()
+
+
+def dashboard(settings: Settings, *, ready: Callable[[], None]) -> int:
+    """A production role: the pages."""
+    process = Process()
+    try:
+        _dashboard(process, settings)
+        return process.run(ready)
+    finally:
+        process.close()
+
+
+def migrate(settings: Settings) -> list[str]:
+    """Creates topics and tables; what was done, one line each."""
+    stream = open_stream(settings)
+    admin = patiently("stream", stream.admin)
+    try:
+        done = patiently("stream", admin.migrate)
+    finally:
+        admin.close()
+    with opened_store(settings) as store:
+        return [*done, *patiently("store", store.migrate)]
+
+
+@contextmanager
+def opened_store(settings: Settings) -> Iterator[Store]:
+    """The store by itself, for commands that ask it without the API."""
+    if settings.store.startswith("chdb://"):
+        enter(settings.store)
+    store = ClickHouseStore(settings.store, settings.retention)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def audit_of(settings: Settings) -> Json:
+    """The audit, read from stream and store directly."""
+    admin = open_stream(settings).admin()
+    try:
+        with opened_store(settings) as store:
+            return audit(store, admin, settings.writer.group)
+    finally:
+        admin.close()
+
+
+def replay_of(store: Store, from_ns: int, to_ns: int, settings: Settings, progress: Callable[[float], None]) -> Json:
+    """What `observe replay` prints."""
+    incidents = pipeline.replay(store.frames, from_ns, to_ns, settings, progress=progress)
+    return {"incidents": [incident_json(incident) for incident in incidents]}
+
+
+# ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _lock(settings: Settings) -> IO[str]:
+    """Holds the data folder: two processes in one would both believe that the store is theirs."""
+    path = settings.data / "lock"
+    handle = path.open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.seek(0)
+        raise Misconfigured(
+            f"data = {str(settings.data)!r} is in use by process {handle.read().strip() or '?'}; "
+            "stop it, or name another folder with --data"
+        ) from error
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle
+
+
+def _stream_ready(stream: Stream) -> None:
+    admin = stream.admin()
+    try:
+        for line in admin.migrate():
+            log.info("stream: %s", line)
+    finally:
+        admin.close()
+
+
+def _store(settings: Settings, process: Process) -> Store:
+    if settings.store.startswith("chdb://"):
+        enter(settings.store)
+    store = patiently("store", lambda: ClickHouseStore(settings.store, settings.retention), process.stopping)
+    process.on_stop(store.close)
+    for name in patiently("store", store.migrate, process.stopping):
+        log.info("store: applied %s", name)
+    return store
+
+
+def _producer(process: Process, stream: Stream) -> Producer:
+    producer = stream.producer()
+
+    def end() -> None:
+        producer.flush(5.0)
+        producer.close()
+
+    process.on_stop(end)
+    return producer
+
+
+def _otlp(process: Process, producer: Producer, settings: Settings) -> None:
+    from collectors.otlp import OtlpReceiver
+
+    receiver = OtlpReceiver(producer, settings.collect.otlp)
+    receiver.start()
+    process.on_stop(lambda: receiver.stop(3.0))
+    log.info("OTLP: gRPC %s, HTTP %s", receiver.grpc_address, receiver.http_address)
+
+
+def _collectors() -> dict[str, Callable[[Producer, Settings, threading.Event], None]]:
+    from collectors.gpu import run_gpu
+    from collectors.host import run_host
+    from collectors.inference import run_inference
+
+    return {"gpu": run_gpu, "inference": run_inference, "host": run_host}
+
+
+def _periodic_collectors(process: Process, producer: Producer, settings: Settings) -> None:
+    wanted = {
+        "gpu": bool(settings.collect.gpu.enabled),
+        "inference": bool(settings.collect.inference.targets),
+        "host": settings.collect.host.enabled,
+    }
+    for kind, run in _collectors().items():
+        if wanted[kind]:
+            process.thread(f"collect-{kind}", lambda stop, run=run: run(producer, settings, stop))  # type: ignore[misc]
+
+
+def _writer(process: Process, stream: Stream, store: Store, settings: Settings) -> None:
+    w = settings.writer
+    limits = BatchLimits(w.batch_max_bytes, w.batch_max_records, w.batch_max_age_s)
+
+    def run(stop: threading.Event) -> None:
+        consumer = stream.consumer(w.group, tuple(TOPICS.values()), limits)
+        dead_letters = stream.producer()
+        try:
+            pipeline.ingest(consumer, store, dead_letters, stop=stop.is_set)
+        finally:
+            dead_letters.close()
+            consumer.close()
+
+    process.thread("writer", run)
+
+
+def _watcher(process: Process, store: Store, settings: Settings) -> None:
+    deliverer = Deliverer(notifiers_of(settings.alert), store.save_notified)
+    deliverer.start()
+    process.on_stop(deliverer.stop)
+
+    def tell(incidents: Sequence[Incident], now_ns: int) -> None:
+        if deliverer.notifiers:
+            notified = store.notified([incident.id for incident in incidents])
+            deliverer.submit(alerts_due(incidents, notified, deliverer.notifiers, now_ns, settings.alert))
+
+    def run(stop: threading.Event) -> None:
+        def wait_until(at_ns: int) -> bool:
+            return not stop.wait(max(0.0, (at_ns - time.time_ns()) / 1e9))
+
+        pipeline.watch(store, tell, settings, clock=time.time_ns, wait_until=wait_until)
+
+    process.thread("watcher", run)
+
+
+def _api(process: Process, store: Store, stream: Stream, settings: Settings) -> None:
+    admin = patiently("stream", stream.admin, process.stopping)
+    process.on_stop(admin.close)
+    app = create_app(
+        Reader(store),
+        store,
+        audit=lambda: audit(store, admin, settings.writer.group),
+        replay=lambda from_ns, to_ns: replay_of(store, from_ns, to_ns, settings, lambda share: None),
+    )
+    server = serve(app, settings.api.address)
+    process.on_stop(server.stop)
+    log.info("API: http://%s/api/v1", server.address)
+
+
+def _dashboard(process: Process, settings: Settings) -> None:
+    from dashboards.run import command
+
+    child = subprocess.Popen(command(settings.dashboard.address, settings.dashboard.api_url), stdin=subprocess.PIPE)
+
+    def end() -> None:
+        child.terminate()
+        try:
+            child.wait(3.0)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+    process.on_stop(end)
+    log.info("dashboard: http://%s", settings.dashboard.address)
