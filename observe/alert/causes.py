@@ -1,0 +1,53 @@
+"""Which cause an incident names: the best supported one, without changing its mind at every tick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from observe.types import Cause, CauseKind
+
+CLEAR_LEAD = 0.15
+"""Difference of scores at which a new first cause is believed at once."""
+
+LEAD = 0.05
+"""Difference of scores that it needs when it comes first for the second time running."""
+
+MAX_CAUSES = 10
+
+
+def settled(held: tuple[Cause, ...], seen: tuple[Cause, ...]) -> tuple[Cause, ...]:
+    """The causes to name now, given those named until now and those just found; the first is the one people go by.
+
+    The first changes when another leads clearly, or comes first twice running. While it is held against a challenger,
+    its score is not above the challenger's: this is how the next call knows, from what is stored alone, that the
+    challenger comes for the second time.
+    """
+    if not seen or (seen[0].kind is CauseKind.UNKNOWN and held):
+        return held
+    if not held or held[0].kind is CauseKind.UNKNOWN or same(held[0], seen[0]):
+        return ranked(seen)
+    challenger = seen[0]
+    again = next((cause for cause in seen if same(cause, held[0])), None)
+    first = again or held[0]
+    lead = challenger.score - first.score
+    was_second = len(held) > 1 and same(held[1], challenger) and held[1].score >= held[0].score
+    if lead >= CLEAR_LEAD or (was_second and (again is None or lead >= LEAD)):
+        return ranked(seen)
+    return ranked((replace(first, score=min(first.score, challenger.score)), *seen))
+
+
+def same(a: Cause, b: Cause) -> bool:
+    """Whether both send people to the same place."""
+    return place(a) == place(b)
+
+
+def place(cause: Cause) -> tuple[CauseKind, str, str]:
+    return cause.kind, cause.service, cause.resource
+
+
+def ranked(causes: Iterable[Cause]) -> tuple[Cause, ...]:
+    """The causes in the given order, each place once, ranks from 1."""
+    once = {place(cause): cause for cause in reversed(tuple(causes))}
+    kept = list(reversed(once.values()))[:MAX_CAUSES]
+    return tuple(replace(cause, rank=rank) for rank, cause in enumerate(kept, start=1))
