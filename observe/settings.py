@@ -258,6 +258,20 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
             yield from known_keys(field.annotation, f"{prefix}{name}.")
 
 
+def table() -> str:
+    """All settings as a Markdown table: `python -m observe.settings > docs/settings.md` renews the page."""
+    rows = ["# Settings", "", "| key | variable | default | |", "|---|---|---|---|"]
+    defaults: Any = Settings.model_construct().model_dump()
+    for key, about in known_keys(Settings):
+        value: Any = defaults
+        for part in key.split("."):
+            value = value[part]
+        if not isinstance(value, dict) or not value:
+            shown = "" if value in ("", (), {}) else f"`{value}`"
+            rows.append(f"| `{key}` | `{variable(key)}` | {shown} | {about} |")
+    return "\n".join(rows) + "\n"
+
+
 def variable(key: str) -> str:
     """The environment variable of a dotted key.
 
@@ -297,3 +311,7 @@ def _say(error: Any, known: Mapping[str, str]) -> str:
 def _nearest(key: str, known: list[str]) -> str:
     match = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     return f"; did you mean {match[0]}?" if match else ""
+
+
+if __name__ == "__main__":
+    print(table(), end="")  # noqa: T201 - this is the page
