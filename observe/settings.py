@@ -30,8 +30,8 @@ class KafkaSettings(Section):
     """Used where `stream` is kafka://…"""
 
     partitions: int = Field(3, ge=1, description="partitions of each topic that `migrate` creates")
-    replication_factor: int = Field(1, ge=1)
-    retention_hours: float = Field(72.0, gt=0)
+    replication_factor: int = Field(1, ge=1, description="copies of each topic that `migrate` creates")
+    retention_hours: float = Field(72.0, gt=0, description="how long topics keep records")
     max_message_bytes: int = Field(8 * 2**20, ge=100_000, description="largest record, on topics and in the producer")
     client: dict[str, str] = Field(
         default_factory=dict, description="passed to librdkafka as they are: security.protocol, sasl.mechanisms, …"
@@ -41,8 +41,8 @@ class KafkaSettings(Section):
 class LocalSettings(Section):
     """Used where `stream` is local://…"""
 
-    partitions: int = Field(1, ge=1, le=64)
-    retention_hours: float = Field(24.0, gt=0)
+    partitions: int = Field(1, ge=1, le=64, description="partitions of each topic")
+    retention_hours: float = Field(24.0, gt=0, description="committed records older than this go")
     retention_bytes: int = Field(
         4 * 2**30, ge=2**20, description="committed records beyond this are dropped, oldest first"
     )
@@ -52,29 +52,29 @@ class LocalSettings(Section):
 
 
 class WriterSettings(Section):
-    group: str = "observe-writer"
-    batch_max_bytes: int = Field(8 * 2**20, ge=1024)
-    batch_max_records: int = Field(10_000, ge=1)
-    batch_max_age_s: float = Field(1.0, gt=0)
+    group: str = Field("observe-writer", description="consumer group of the writers")
+    batch_max_bytes: int = Field(8 * 2**20, ge=1024, description="an insert holds at most this much")
+    batch_max_records: int = Field(10_000, ge=1, description="and this many records")
+    batch_max_age_s: float = Field(1.0, gt=0, description="and waits at most this long for more")
 
 
 class RetentionSettings(Section):
-    traces_days: int = Field(14, ge=1)
-    logs_days: int = Field(14, ge=1)
-    metrics_days: int = Field(30, ge=1)
-    rollups_days: int = Field(90, ge=1)
+    traces_days: int = Field(14, ge=1, description="also the oldest event time that is accepted")
+    logs_days: int = Field(14, ge=1, description="likewise")
+    metrics_days: int = Field(30, ge=1, description="likewise")
+    rollups_days: int = Field(90, ge=1, description="windows, edges, incidents")
 
 
 class OtlpSettings(Section):
-    grpc: str = "127.0.0.1:4317"
-    http: str = "127.0.0.1:4318"
+    grpc: str = Field("127.0.0.1:4317", description="address of OTLP/gRPC")
+    http: str = Field("127.0.0.1:4318", description="address of OTLP/HTTP")
     max_request_bytes: int = Field(64 * 2**20, ge=1024, description="after decompression")
 
 
 class GpuCollectorSettings(Section):
-    enabled: bool | Literal["auto"] = "auto"
-    interval_s: float = Field(10.0, gt=0)
-    dcgm_urls: tuple[str, ...] = ()
+    enabled: bool | Literal["auto"] = Field("auto", description="auto: where an NVIDIA driver is found")
+    interval_s: float = Field(10.0, gt=0, description="how often")
+    dcgm_urls: tuple[str, ...] = Field((), description="DCGM exporters, http://host:9400/metrics")
 
 
 class ScrapeTarget(Section):
@@ -84,13 +84,13 @@ class ScrapeTarget(Section):
 
 
 class InferenceCollectorSettings(Section):
-    targets: tuple[ScrapeTarget, ...] = ()
-    interval_s: float = Field(10.0, gt=0)
+    targets: tuple[ScrapeTarget, ...] = Field((), description="vLLM, SGLang, TGI, Triton: {url, service, instance}")
+    interval_s: float = Field(10.0, gt=0, description="how often")
 
 
 class HostCollectorSettings(Section):
-    enabled: bool = False
-    interval_s: float = Field(10.0, gt=0)
+    enabled: bool = Field(False, description="this host's own metrics with `observe up`")
+    interval_s: float = Field(10.0, gt=0, description="how often")
 
 
 class CollectSettings(Section):
@@ -137,11 +137,13 @@ class DetectSettings(Section):
         0.001, gt=0, lt=1, description="Benjamini–Hochberg level over all tests of a tick"
     )
     new_normal_s: float = Field(6 * 3600.0, ge=600, description="a level that stays this long is the new baseline")
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[Rule, ...] = Field(
+        (), description="fixed thresholds: {name, service, operation, measure, above or below, for_s, severity}"
+    )
 
 
 class DiagnoseSettings(Section):
-    max_causes: int = Field(5, ge=1)
+    max_causes: int = Field(5, ge=1, description="how many candidates an incident lists")
     min_confidence: float = Field(0.4, ge=0, le=1, description="below this the first cause is `unknown`")
 
 
@@ -164,26 +166,28 @@ class WebhookSettings(Section):
 class AlertSettings(Section):
     for_s: float = Field(10.0, ge=0, description="how long an incident is pending before it fires")
     keep_firing_for_s: float = Field(60.0, ge=0, description="how long nothing must be seen before it is resolved")
-    repeat_s: float = Field(4 * 3600.0, ge=60)
-    webhooks: tuple[WebhookSettings, ...] = ()
+    repeat_s: float = Field(4 * 3600.0, ge=60, description="a firing incident is told again after this long")
+    webhooks: tuple[WebhookSettings, ...] = Field(
+        (), description="receivers: {url, format, secret, send_resolved, timeout_s, name}"
+    )
     external_url: str = Field(
         "http://127.0.0.1:8501", description="where people reach the dashboard; links point there"
     )
 
 
 class ApiSettings(Section):
-    address: str = "127.0.0.1:8080"
+    address: str = Field("127.0.0.1:8080", description="address of the API")
 
 
 class DashboardSettings(Section):
-    enabled: bool = True
-    address: str = "127.0.0.1:8501"
+    enabled: bool = Field(True, description="pages with `observe up`")
+    address: str = Field("127.0.0.1:8501", description="address of the pages")
     api_url: str = Field("http://127.0.0.1:8080", description="the API that the dashboard asks")
 
 
 class LogSettings(Section):
-    format: Literal["text", "json"] = "text"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = Field("text", description="text or json, on stderr")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning, error")
 
 
 class Settings(Section):
@@ -268,7 +272,7 @@ def table() -> str:
             value = value[part]
         if not isinstance(value, dict) or not value:
             shown = "" if value in ("", (), {}) else f"`{value}`"
-            rows.append(f"| `{key}` | `{variable(key)}` | {shown} | {about} |")
+            rows.append(f"| `{key}` | `{variable(key)}` | {shown} | {about.replace('|', 'or')} |")
     return "\n".join(rows) + "\n"
 
 
