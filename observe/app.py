@@ -214,9 +214,16 @@ def audit_of(settings: Settings) -> Json:
     admin = open_stream(settings).admin()
     try:
         with opened_store(settings) as store:
-            return audit(store, admin, settings.writer.group)
+            return audit(store, admin, settings.writer.group) | {"storage": storage(store)}
     finally:
         admin.close()
+
+
+def storage(store: Store) -> Json:
+    """Rows and bytes on disk, per table."""
+    sql = """SELECT table, sum(rows) AS rows, sum(bytes_on_disk) AS bytes FROM system.parts
+             WHERE active AND database = currentDatabase() GROUP BY table ORDER BY table"""
+    return {row["table"]: {"rows": row["rows"], "bytes": row["bytes"]} for row in store.query(sql).to_dicts()}
 
 
 def replay_of(store: Store, from_ns: int, to_ns: int, settings: Settings, progress: Callable[[float], None]) -> Json:
@@ -345,7 +352,7 @@ def _api(process: Process, store: Store, stream: Stream, settings: Settings) -> 
     app = create_app(
         Reader(store),
         store,
-        audit=lambda: audit(store, admin, settings.writer.group),
+        audit=lambda: audit(store, admin, settings.writer.group) | {"storage": storage(store)},
         replay=lambda from_ns, to_ns: replay_of(store, from_ns, to_ns, settings, lambda share: None),
     )
     server = serve(app, settings.api.address)

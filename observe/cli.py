@@ -313,6 +313,38 @@ def demo(fault: str, headless: bool, as_json: bool, stream: str | None, store: s
     return run_demo(fault, headless=headless, json_output=as_json, stream_url=stream, store_url=store)
 
 
+# ── benchmarks ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cli.group()
+def bench() -> None:
+    """Measures speed and quality; prints machine-readable results."""
+
+
+@bench.command(name="ingest")
+@click.option("--spans", type=click.IntRange(1), default=2_000_000, show_default=True)
+@click.option("--stream", help="kafka://broker:9092 instead of the local stream")
+@click.option("--store", help="clickhouse://user:pw@host:8123/db instead of chDB")
+@click.option("--server", "servers", multiple=True, metavar="NAME=PID", help="a server whose work is counted too")
+@as_json
+def bench_ingest(spans: int, stream: str | None, store: str | None, servers: tuple[str, ...], as_json: bool) -> int:
+    """OTLP bytes in to rows readable, end to end, load generator included."""
+    from observe.bench.ingest import ingest
+
+    pids = {}
+    for server in servers:
+        name, _, pid = server.partition("=")
+        if not pid.isdigit():
+            raise click.UsageError(f"--server {server}: NAME=PID is needed")
+        pids[name] = int(pid)
+    result = ingest(spans, stream=stream, store=store, servers=pids)
+    if as_json:
+        _print(result)
+    else:
+        click.echo("\n".join(f"{key:28}{value}" for key, value in result.items()))
+    return 0
+
+
 # ── help for the above ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 SERVICES = ("gateway", "auth", "intent", "router", "retriever", "vector-db", "reranker", "prompt", "llm-engine")
 SPANS_PER_REQUEST = 512
@@ -151,5 +151,5 @@ def _request(calls: list[_Call], instance: str) -> ExportTraceServiceRequest:
         span.attributes.add(key="http.response.status_code").value.int_value = 500 if call.failed else 200
         span.attributes.add(key="gen_ai.usage.input_tokens").value.int_value = (number * 37) % 4000
         if call.failed:
-            span.status.code = 2
+            span.status.code = Status.STATUS_CODE_ERROR
     return request
