@@ -3,6 +3,7 @@
 ObserveError
 ├── BadRecord       put it aside, count it, go on
 ├── Unavailable     keep the work, wait, try again
+├── Lost            forget the work: another member of the group has it
 └── Misconfigured   stop and tell a person
 """
 
@@ -23,6 +24,10 @@ class Unavailable(ObserveError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Lost(ObserveError):
+    """The partition has another owner now, who is handed the same records: forget this batch."""
 
 
 class Misconfigured(ObserveError):

@@ -43,7 +43,9 @@ class Consumer(Protocol):
         `heartbeat`, at least every few seconds."""
         ...
 
-    def intend(self, batch: Batch, /) -> None: ...
+    def intend(self, batch: Batch, /) -> None:
+        """Raises Lost where the partition was taken away, or its range was settled otherwise, since `poll`."""
+        ...
 
     def commit(self, batch: Batch, /) -> None:
         """Safe to call twice. Does nothing for a partition that was taken away meanwhile."""
@@ -75,8 +77,11 @@ class StreamAdmin(Protocol):
 
     def partitions(self, group: str, /) -> list[PartitionState]: ...
 
-    def pending(self, group: str, /) -> Mapping[tuple[str, int], int]:
-        """Spans, metric points or log records not yet committed by `group`, per (topic, partition)."""
+    def pending(
+        self, group: str, since: Mapping[tuple[str, int], int] | None = None, /
+    ) -> Mapping[tuple[str, int], int]:
+        """Spans, metric points or log records not yet committed by `group`, per (topic, partition). Where `since`
+        names a later offset, those before it are left out: they are stored, their commit is on its way."""
         ...
 
     def dead_letters(self, limit: int, /) -> list[Json]:

@@ -49,6 +49,7 @@ class LocalSettings(Section):
     max_pending_bytes: int = Field(
         2 * 2**30, ge=2**20, description="uncommitted bytes at which producers are told to wait"
     )
+    max_message_bytes: int = Field(64 * 2**20, ge=1024, description="largest record")
 
 
 class WriterSettings(Section):

@@ -1,6 +1,6 @@
 """OTLP requests as records: reading, counting, and their JSON form (OTLP 1.11, "JSON Protobuf Encoding").
 
-`google.protobuf.json_format` is no help here: OTLP's JSON writes ids in hex instead of base64, and enums as integers only.
+`google.protobuf.json_format` is no help: OTLP's JSON writes ids in hex instead of base64, and only integers as enums.
 """
 
 from __future__ import annotations
