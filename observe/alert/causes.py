@@ -8,7 +8,7 @@ from dataclasses import replace
 from observe.types import Cause, CauseKind
 
 CLEAR_LEAD = 0.15
-"""Difference of scores at which a new first cause is believed at once."""
+"""Difference of scores, to what the old first cause has now and had before, at which a new one is believed at once."""
 
 LEAD = 0.05
 """Difference of scores that it needs when it comes first for the second time running."""
@@ -31,8 +31,9 @@ def settled(held: tuple[Cause, ...], seen: tuple[Cause, ...]) -> tuple[Cause, ..
     again = next((cause for cause in seen if same(cause, held[0])), None)
     first = again or held[0]
     lead = challenger.score - first.score
+    clear = challenger.score - max(first.score, held[0].score) >= CLEAR_LEAD
     was_second = len(held) > 1 and same(held[1], challenger) and held[1].score >= held[0].score
-    if lead >= CLEAR_LEAD or (was_second and (again is None or lead >= LEAD)):
+    if clear or (was_second and (again is None or lead >= LEAD)):
         return ranked(seen)
     return ranked((replace(first, score=min(first.score, challenger.score)), *seen))
 
@@ -48,6 +49,7 @@ def place(cause: Cause) -> tuple[CauseKind, str, str]:
 
 def ranked(causes: Iterable[Cause]) -> tuple[Cause, ...]:
     """The causes in the given order, each place once, ranks from 1."""
-    once = {place(cause): cause for cause in reversed(tuple(causes))}
-    kept = list(reversed(once.values()))[:MAX_CAUSES]
-    return tuple(replace(cause, rank=rank) for rank, cause in enumerate(kept, start=1))
+    once: dict[tuple[CauseKind, str, str], Cause] = {}
+    for cause in causes:
+        once.setdefault(place(cause), cause)
+    return tuple(replace(cause, rank=rank) for rank, cause in enumerate(list(once.values())[:MAX_CAUSES], start=1))
