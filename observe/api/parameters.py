@@ -1,0 +1,128 @@
+"""Query parameters: parsed, bounded, and refused with a text that names them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from observe.errors import BadRecord
+from observe.types import WINDOW_NS
+from observe.wire import from_rfc3339
+
+SECOND_NS = 10**9
+SETTLE_NS = 12 * SECOND_NS
+"""Spans come up to this much after they end; newer windows would look like a drop in traffic."""
+MAX_WINDOWS_RANGE_S = 24 * 3600
+MAX_ROWS_RANGE_S = 31 * 24 * 3600
+
+
+def time_ns(value: object) -> object:
+    """Nanoseconds of an RFC 3339 text; a "+" that a query string turned into a blank is read as meant."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return from_rfc3339(re.sub(r"(T[\d:.]+) (\d\d:\d\d)$", r"\1+\2", value))
+    except (BadRecord, OverflowError) as error:
+        raise ValueError(str(error)) from error
+
+
+Time = Annotated[int, BeforeValidator(time_ns), WithJsonSchema({"type": "string", "format": "date-time"})]
+Text = Annotated[str, Field(max_length=500)]
+TRACE_ID = r"^[0-9a-fA-F]{32}$"
+
+
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Range(Parameters):
+    from_: Time | None = Field(None, alias="from", description="default: one hour before `to`")
+    to: Time | None = Field(None, description="default: now")
+
+    def bounds(self, now_ns: int, longest_s: int = MAX_ROWS_RANGE_S) -> tuple[int, int]:
+        """[from, to) in ns. Raises BadRecord where it is empty or longer than allowed."""
+        to_ns = now_ns if self.to is None else self.to
+        from_ns = to_ns - 3600 * SECOND_NS if self.from_ is None else self.from_
+        if from_ns >= to_ns:
+            raise BadRecord("from: must be before to")
+        if to_ns - from_ns > longest_s * SECOND_NS:
+            raise BadRecord(f"from: at most {longest_s / 3600:g} h before to is allowed")
+        return from_ns, to_ns
+
+    def settled(self, now_ns: int) -> tuple[int, int]:
+        """The same on whole windows, and by default only those whose spans have come."""
+        from_ns, to_ns = self.bounds(now_ns - SETTLE_NS, MAX_WINDOWS_RANGE_S)
+        to_ns = max(to_ns // WINDOW_NS * WINDOW_NS, from_ns + 1)
+        return from_ns // WINDOW_NS * WINDOW_NS, to_ns
+
+
+class IncidentsQuery(Parameters):
+    state: Literal["pending", "firing", "resolved"] | None = None
+    from_: Time | None = Field(None, alias="from", description="incidents that were open after this")
+    to: Time | None = Field(None, description="and before this")
+    limit: int = Field(500, ge=1, le=5000)
+
+
+class ExplainQuery(Parameters):
+    format: Literal["json", "markdown", "html"] = "json"
+
+
+class WindowsQuery(Range):
+    service: Text
+    operation: Text = Field("", description="default: all spans through which requests enter the service")
+    step_s: float = Field(0, ge=0, le=86400, description="length of a step; default: as needed for at most 720 steps")
+
+
+class GraphQuery(Parameters):
+    at: Time | None = Field(None, description="default: now")
+    span_s: int = Field(120, ge=10, le=3600, description="how much of the past before `at` counts")
+
+
+class AtQuery(Parameters):
+    at: Time | None = Field(None, description="default: now")
+
+
+class TracesQuery(Range):
+    service: Text = ""
+    operation: Text = ""
+    min_duration_ms: float = Field(0, ge=0, le=1e9)
+    errors: bool = Field(False, description="only spans with status Error")
+    attribute: list[Text] = Field(
+        default=[], max_length=8, description="key=value of a span or its resource; repeat for more, all must hold"
+    )
+    order: Literal["newest", "slowest"] = "newest"
+    limit: int = Field(20, ge=1, le=500)
+
+    def attributes(self) -> dict[str, str]:
+        for pair in self.attribute:
+            if not pair.partition("=")[0] or "=" not in pair:
+                raise BadRecord(f"attribute = {pair!r}: key=value is allowed")
+        return {key: value for key, _, value in (pair.partition("=") for pair in self.attribute)}
+
+
+class MetricsQuery(Range):
+    name: Text = Field("", description="default: the list of names; with a name, its series")
+    service: Text = ""
+    labels: Text = Field("", description="part of the series' labels, e.g. model_name=llama")
+    step_s: float = Field(0, ge=0, le=86400)
+
+
+class LogsQuery(Range):
+    service: Text = ""
+    trace_id: Annotated[str, Field(pattern=r"^([0-9a-fA-F]{32})?$")] = ""
+    text: Text = Field("", description="part of the body, in any case")
+    severity: Literal["", "trace", "debug", "info", "warn", "error", "fatal"] = Field("", description="this or worse")
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class ReplayBody(Parameters):
+    from_: Time = Field(alias="from")
+    to: Time
+
+
+class SilenceBody(Parameters):
+    service: Text = Field("*", description="shell pattern")
+    comment: Text = ""
+    ends_at: Time
