@@ -12,7 +12,7 @@ import pytest
 from observe.alert.decide import Receiver, Sent, alerts_due
 from observe.alert.lifecycle import step
 from observe.settings import AlertSettings, Rule
-from observe.types import CauseKind, Diagnosis, Incident
+from observe.types import Cause, CauseKind, Diagnosis, Incident, Shift
 from observe.wire import incident_from_json, incident_json
 from tests.unit.alert_parts import at, cause, diagnosis, shift, unknown
 
@@ -174,11 +174,13 @@ def _diagnosis(text: str) -> Diagnosis:
     return diagnosis(shifts, [unknown() if c.strip() == "?" else _cause(c) for c in causes.split(",")])
 
 
-def _shift(service: str, measure: str = "latency_p99_ms", before: str = "400", after: str = "1900", rule: str = ""):
+def _shift(
+    service: str, measure: str = "latency_p99_ms", before: str = "400", after: str = "1900", rule: str = ""
+) -> Shift:
     return shift(service, measure, float(before), float(after), rule=rule)
 
 
-def _cause(text: str):
+def _cause(text: str) -> Cause:
     text, _, score = text.partition("@")
     text, _, resource = text.partition(":")
     kind, _, resource = resource.strip().partition("/")
