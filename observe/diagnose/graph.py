@@ -1,0 +1,303 @@
+"""The service graph before and after an onset, as arrays: what each node does itself, and what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from observe.diagnose.levels import Periods, levels
+from observe.frames import Frames
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+ENTRY_KINDS = ("Server", "Consumer")
+UNWAITED = ("messaging", "link")
+"""Connections whose caller goes on without waiting."""
+ALIKE = ["service", "operation", "kind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Per service, [before, after] stacked in rows of shape (2, n). Means and rates are per entry request."""
+
+    requests: Floats
+    duration_ms: Floats
+    duration_change_ms: Floats  # (n,)
+    duration_error_ms: Floats
+    error_ratio: Floats
+    self_ms: Floats
+    speed_ms: Floats  # (n,) change of self time at the same mix of operations
+    speed_error_ms: Floats
+    mix_ms: Floats  # change of self time by another mix of entry operations
+    origin: Floats  # (2, n) errors that began in the service's own spans
+    client_origin: Floats  # (2, n) errors that began in its outgoing calls
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Per caller and callee, all per request of the *caller*; callee numbers past the services are virtual nodes."""
+
+    caller: Ints
+    callee: Ints
+    connection: tuple[str, ...]
+    waits: Bools
+    calls: Floats  # (2, m)
+    wait_ms: Floats  # (2, m) time per request that the caller waits here
+    edge_ms: Floats  # (2, m) of which outside of the callee's spans
+    edge_change_ms: Floats  # (m,) at the same calls per request
+    edge_error_ms: Floats
+    calls_change_ms: Floats  # (m,) by more or fewer calls
+    below_change_ms: Floats  # (m,) by longer spans of the callee
+    errors: Floats  # (2, m) erring calls per request
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One service graph, two periods."""
+
+    periods: Periods
+    services: tuple[str, ...]
+    virtual: tuple[str, ...]
+    nodes: Nodes
+    edges: Edges
+    graph: nx.DiGraph
+
+    def name(self, node: int) -> str:
+        count = len(self.services)
+        return self.services[node] if node < count else self.virtual[node - count]
+
+    def number(self, service: str) -> int | None:
+        found = np.searchsorted(np.asarray(self.services), service) if self.services else 0
+        at = int(found)
+        return at if at < len(self.services) and self.services[at] == service else None
+
+
+def service_graph(edges: pl.DataFrame) -> nx.DiGraph:
+    """Who calls whom, from EDGE_WINDOWS rows: nodes with `virtual`, edges with `connection` and `calls`.
+
+    Calls of a service to itself are left out: they are part of it.
+    """
+    graph = nx.DiGraph()
+    sums = (
+        edges.group_by("caller", "callee")
+        .agg(
+            pl.col("connection").sort_by("calls", "connection").last(),
+            pl.col("calls").sum(),
+            virtual=pl.col("server_sum_ms").is_null().all() & pl.col("connection").is_in(["database", "external"]).all(),
+        )
+        .sort("caller", "callee")
+    )
+    for caller, callee, connection, calls, virtual in sums.iter_rows():
+        graph.add_node(caller, virtual=False)
+        if callee not in graph or not virtual:
+            graph.add_node(callee, virtual=virtual)
+        if caller != callee:
+            graph.add_edge(caller, callee, connection=connection, calls=int(calls))
+    return graph
+
+
+def picture(frames: Frames, when: Periods) -> Picture:
+    """Both periods of `frames` side by side."""
+    selfs = _collapsed_selfs(frames.selfs, when)
+    edges = _collapsed_edges(_without_aliases(frames.edges, selfs), when)
+    called = edges.filter(pl.col("server_sum_ms").is_not_null())["callee"]
+    services = tuple(sorted({*selfs["service"], *edges["caller"], *called}))
+    virtual = tuple(sorted(set(edges["callee"]) - set(services)))
+    numbers = pl.DataFrame({"name": [*services, *virtual]}, schema={"name": pl.String}).with_row_index("no")
+    nodes = _nodes(selfs, edges, services)
+    table = _edges(edges, numbers, nodes)
+    return Picture(when, services, virtual, nodes, table, _digraph(services, virtual, table))
+
+
+def _collapsed_selfs(selfs: pl.DataFrame, when: Periods) -> pl.DataFrame:
+    """Instances, hosts and versions summed up: one row per operation and window."""
+    sums = ("requests", "errors", "origin_errors", "duration_sum_ms", "self_sum_ms")
+    return (
+        selfs.lazy()
+        .with_columns(when.mark())
+        .filter(pl.col("period").is_not_null())
+        .group_by(*ALIKE, "window_start_ns", "period")
+        .agg(pl.col(name).sum().cast(pl.Float64) for name in sums)
+        .sort(*ALIKE, "window_start_ns")
+        .collect()
+    )
+
+
+def _collapsed_edges(edges: pl.DataFrame, when: Periods) -> pl.DataFrame:
+    by = ("caller", "callee", "callee_operation", "connection")
+    some_client = pl.col("client_sum_ms").is_not_null().any()
+    some_server = pl.col("server_sum_ms").is_not_null().any()
+    return (
+        edges.lazy()
+        .with_columns(when.mark())
+        .filter(pl.col("period").is_not_null() & (pl.col("caller") != pl.col("callee")))
+        .group_by(*by, "window_start_ns", "period")
+        .agg(
+            pl.col("calls").sum().cast(pl.Float64),
+            pl.col("errors").sum().cast(pl.Float64),
+            pl.when(some_client).then(pl.col("client_sum_ms").sum()),
+            pl.when(some_server).then(pl.col("server_sum_ms").sum()),
+        )
+        .sort(*by, "window_start_ns")
+        .collect()
+    )
+
+
+def _without_aliases(edges: pl.DataFrame, selfs: pl.DataFrame) -> pl.DataFrame:
+    """Addresses that are an instrumented service under another name (`reranker:8080`, `reranker.prod.svc`) take its
+    name: a callee whose spans are missing, since it died or was cut off, must not look like an outside address."""
+    services = selfs["service"].unique()
+    host = pl.col("callee").str.split(":").list.first().str.split(".").list.first()
+    alias = pl.col("server_sum_ms").is_null() & ~pl.col("callee").is_in(services.implode()) & host.is_in(services.implode())
+    return edges.with_columns(callee=pl.when(alias).then(host).otherwise("callee"))
+
+
+def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) -> Nodes:
+    entries = _entries(selfs, edges)
+    entry = _aligned(levels(entries, ["service"], "requests", "duration_sum_ms", ["errors"]), services)
+    requests = _stacked(entry, "n0", "n1")
+    own = selfs.filter(pl.col("kind") != "Client")
+    work = levels(own, ALIKE, "requests", "self_sum_ms", ["origin_errors", "self_sum_ms"])
+    clients = selfs.filter(pl.col("kind") == "Client")
+    away = clients.group_by("service", "period").agg(pl.col("origin_errors").sum())
+    per = {s: i for i, s in enumerate(services)}
+    at = work["service"].replace_strict(per, return_dtype=pl.Int64).to_numpy() if work.height else np.zeros(0, np.int64)
+    safe = np.maximum(requests, 1.0)
+    rate = _stacked(work, "n0", "n1") / safe[:, at]
+    mean = _stacked(work, "mean0", "mean1", fill=np.nan)
+    speed, mix, error = _standardized(rate, mean, work["error"].fill_null(np.inf).fill_nan(np.inf).to_numpy())
+    is_entry = work["kind"].is_in(list(ENTRY_KINDS)).to_numpy()
+    speed = speed + np.where(is_entry, 0.0, mix)  # more inner spans per request are the service's own doing
+    count = len(services)
+    origin = np.stack([np.bincount(at, work[f"origin_errors{p}"].to_numpy(), count) for p in (0, 1)])
+    own_ms = np.stack([np.bincount(at, work[f"self_sum_ms{p}"].to_numpy(), count) for p in (0, 1)])
+    return Nodes(
+        requests=requests,
+        duration_ms=_stacked(entry, "mean0", "mean1"),
+        duration_change_ms=entry["change"].fill_null(0.0).to_numpy(),
+        duration_error_ms=entry["error"].fill_null(np.inf).fill_nan(np.inf).to_numpy(),
+        error_ratio=_stacked(entry, "errors0", "errors1") / safe,
+        self_ms=own_ms / safe,
+        speed_ms=np.bincount(at, speed, count),
+        speed_error_ms=np.sqrt(np.bincount(at, error**2, count)),
+        mix_ms=np.bincount(at, np.where(is_entry, mix, 0.0), count),
+        origin=origin / safe,
+        client_origin=np.stack([_per_service(away.filter(pl.col("period") == p), services) for p in (0, 1)]) / safe,
+    )
+
+
+def _standardized(rate: Floats, mean: Floats, error: Floats) -> tuple[Floats, Floats, Floats]:
+    """Change of rate × mean, split exactly: (by mean at the middle rate, by rate at the middle mean, error of the first).
+
+    Midpoints make the two parts add up (Kitagawa 1955, doi:10.1080/01621459.1955.10501299). `rate` and `mean` are
+    (2, k); where a mean is missing in one period, all of the change is one of rate.
+    """
+    known = np.isfinite(mean)
+    level = np.where(known, mean, np.where(known[::-1], mean[::-1], 0.0))
+    speed = rate.mean(axis=0) * (level[1] - level[0])
+    mix = (rate[1] - rate[0]) * level.mean(axis=0)
+    both = known.all(axis=0)
+    noise = np.where(both, rate.mean(axis=0) * np.where(np.isfinite(error), error, np.abs(level).mean(axis=0)), 0.0)
+    return speed, mix, noise
+
+
+def _entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
+    """Requests that enter each service, per window: spans of kind Server and Consumer; for a service without them
+    (old SDKs give no kinds) calls into it; for one that nobody calls either, its operation of the largest duration."""
+    keep = ["service", "window_start_ns", "period", "requests", "errors", "duration_sum_ms"]
+    by = ["service", "window_start_ns", "period"]
+    served = selfs.filter(pl.col("kind").is_in(list(ENTRY_KINDS)))
+    called = edges.filter(pl.col("server_sum_ms").is_not_null()).select(
+        pl.col("callee").alias("service"),
+        "window_start_ns",
+        "period",
+        pl.col("calls").alias("requests"),
+        "errors",
+        pl.col("server_sum_ms").alias("duration_sum_ms"),
+    )
+    called = called.join(served.select("service").unique(), on="service", how="anti")
+    rest = selfs.filter(pl.col("kind") != "Client").join(
+        pl.concat([served.select("service"), called.select("service")]).unique(), on="service", how="anti"
+    )
+    largest = (
+        rest.group_by("service", "operation")
+        .agg(weight=pl.col("duration_sum_ms").sum() / pl.col("requests").sum())
+        .sort("service", "weight", "operation", descending=[False, True, False])
+        .group_by("service", maintain_order=True)
+        .first()
+    )
+    rest = rest.join(largest.select("service", "operation"), on=["service", "operation"])
+    parts = [served.select(keep), called.select(keep), rest.select(keep)]
+    return pl.concat(parts).group_by(by).agg(pl.col("requests", "errors", "duration_sum_ms").sum()).sort(by)
+
+
+def _edges(edges: pl.DataFrame, numbers: pl.DataFrame, nodes: Nodes) -> Edges:
+    waited = pl.coalesce("client_sum_ms", "server_sum_ms").fill_null(0.0)
+    outside = waited - pl.col("server_sum_ms").fill_null(0.0)
+    rows = edges.with_columns(waited=waited, outside=outside)
+    by = ["caller", "callee", "callee_operation", "connection"]
+    table = levels(rows, by, "calls", "outside", ["waited", "errors"])
+    number = dict(zip(numbers["name"], numbers["no"], strict=True))
+    caller = np.array([number[c] for c in table["caller"]], np.int64)
+    callee = np.array([number[c] for c in table["callee"]], np.int64)
+    safe = np.maximum(nodes.requests, 1.0)[:, caller]
+    count = _stacked(table, "n0", "n1")
+    calls = count / safe
+    outside_mean = _stacked(table, "mean0", "mean1", fill=np.nan)
+    waited_mean = np.where(count > 0, _stacked(table, "waited0", "waited1") / np.maximum(count, 1.0), np.nan)
+    edge, _, error = _standardized(calls, outside_mean, table["error"].fill_null(np.inf).fill_nan(np.inf).to_numpy())
+    total, by_calls, _ = _standardized(calls, waited_mean, np.zeros(table.height))
+    pairs = table.select("caller", "callee").with_row_index("row").group_by("caller", "callee", maintain_order=True)
+    group = np.zeros(table.height, np.int64)
+    firsts: list[int] = []
+    for i, (_, part) in enumerate(pairs):
+        members = part["row"].to_numpy()
+        group[members] = i
+        firsts.append(int(members[np.argmax(count[:, members].sum(axis=0))]))
+    m = len(firsts)
+    connection = tuple(table["connection"].gather(firsts)) if m else ()
+
+    def summed(values: Floats) -> Floats:
+        return np.bincount(group, values, m)
+
+    return Edges(
+        caller=caller[firsts],
+        callee=callee[firsts],
+        connection=connection,
+        waits=np.array([c not in UNWAITED for c in connection], bool),
+        calls=np.stack([summed(c) for c in calls]),
+        wait_ms=np.stack([summed(np.nan_to_num(calls[p] * waited_mean[p])) for p in (0, 1)]),
+        edge_ms=np.stack([summed(np.nan_to_num(calls[p] * outside_mean[p])) for p in (0, 1)]),
+        edge_change_ms=summed(edge),
+        edge_error_ms=np.sqrt(summed(error**2)),
+        calls_change_ms=summed(by_calls),
+        below_change_ms=summed(total - edge),
+        errors=np.stack([summed(table[f"errors{p}"].to_numpy() / safe[p]) for p in (0, 1)]),
+    )
+
+
+def _digraph(services: tuple[str, ...], virtual: tuple[str, ...], edges: Edges) -> nx.DiGraph:
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(services) + len(virtual)))
+    for i, (caller, callee) in enumerate(zip(edges.caller.tolist(), edges.callee.tolist(), strict=True)):
+        graph.add_edge(caller, callee, edge=i)
+    return graph
+
+
+def _aligned(table: pl.DataFrame, services: tuple[str, ...]) -> pl.DataFrame:
+    wanted = pl.DataFrame({"service": list(services)}, schema={"service": pl.String})
+    return wanted.join(table, on="service", how="left", maintain_order="left")
+
+
+def _per_service(table: pl.DataFrame, services: tuple[str, ...]) -> Floats:
+    return _aligned(table, services)["origin_errors"].fill_null(0.0).to_numpy().astype(np.float64)
+
+
+def _stacked(table: pl.DataFrame, before: str, after: str, fill: float = 0.0) -> Floats:
+    return np.stack([table[name].fill_null(fill).to_numpy().astype(np.float64) for name in (before, after)])

@@ -1,0 +1,109 @@
+"""Before and after: the two periods that a diagnosis compares, and the level of any rate or mean in each.
+
+A level is a ratio of sums over windows, Σ total / Σ count, so it is exact whatever the windows' sizes. Its noise is
+taken from the windows themselves: with window means x_w over n_w requests, Σ n_w (x_w − x̄)² / (W − 1) estimates the
+variance per request *including* what all requests of a window share, which a variance over requests would miss
+(over-dispersion; Cochran, Sampling Techniques, 1977, §6: ratio estimators).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from observe.types import WINDOW_NS
+
+GUARD_NS = 2 * WINDOW_NS
+"""Kept out of "before": an onset is known to a window or two."""
+UNSETTLED_NS = 2 * WINDOW_NS
+"""Windows that start later than this before now lack spans that are still on their way, the slow ones above all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """[before_from_ns, before_to_ns) against [after_from_ns, after_to_ns), in window starts."""
+
+    before_from_ns: int
+    before_to_ns: int
+    after_from_ns: int
+    after_to_ns: int
+
+    @property
+    def after_s(self) -> float:
+        return (self.after_to_ns - self.after_from_ns) / 1e9
+
+    @property
+    def before_s(self) -> float:
+        return (self.before_to_ns - self.before_from_ns) / 1e9
+
+    def mark(self) -> pl.Expr:
+        """0 for windows before, 1 for windows after, null for those between and outside."""
+        at = pl.col("window_start_ns")
+        return (
+            pl.when((at >= self.before_from_ns) & (at < self.before_to_ns))
+            .then(pl.lit(0, pl.Int8))
+            .when((at >= self.after_from_ns) & (at < self.after_to_ns))
+            .then(pl.lit(1, pl.Int8))
+            .alias("period")
+        )
+
+
+def periods(onset_ns: int, now_ns: int, windows: pl.DataFrame) -> Periods | None:
+    """The periods around an onset; None where there is nothing before it, or nothing after."""
+    starts = windows["window_start_ns"]
+    if not len(starts):
+        return None
+    first_ns, last_ns = int(starts.min()), int(starts.max())  # type: ignore[arg-type]
+    settled_ns = now_ns - UNSETTLED_NS
+    if settled_ns < onset_ns + WINDOW_NS:
+        settled_ns = now_ns
+    after_to_ns = min(settled_ns, last_ns) + 1
+    before_to_ns = onset_ns - GUARD_NS
+    if before_to_ns <= first_ns:
+        before_to_ns = onset_ns
+    if before_to_ns <= first_ns or after_to_ns <= onset_ns:
+        return None
+    return Periods(first_ns, before_to_ns, onset_ns, after_to_ns)
+
+
+def levels(frame: pl.DataFrame, keys: Sequence[str], count: str, total: str, also: Sequence[str] = ()) -> pl.DataFrame:
+    """One row per key: n0 n1 (counts), mean0 mean1 (total/count), change, error (standard error of the change), and
+    `{column}0`, `{column}1` sums of `also`.
+
+    `frame` has one row per key and window with `period` from `Periods.mark`. Means are null where nothing was counted;
+    change is null unless both are there.
+    """
+    marked = frame.filter(pl.col("period").is_not_null() & (pl.col(count) > 0))
+    squares = marked.with_columns(_q=pl.col(total) ** 2 / pl.col(count))
+    sums: list[pl.Expr] = []
+    for period in (0, 1):
+        here = pl.col("period") == period
+        sums += [
+            pl.col(count).filter(here).sum().cast(pl.Float64).alias(f"n{period}"),
+            pl.col(total).filter(here).sum().alias(f"sum{period}"),
+            pl.col("_q").filter(here).sum().alias(f"q{period}"),
+            here.sum().alias(f"w{period}"),
+            *(pl.col(name).filter(here).sum().cast(pl.Float64).alias(f"{name}{period}") for name in also),
+        ]
+    found = squares.group_by(keys, maintain_order=True).agg(sums)
+    for period in (0, 1):
+        found = found.with_columns(_mean(period)).with_columns(_variance(period))
+    var0 = pl.coalesce("var0", "var1")
+    var1 = pl.when(pl.col("w1") >= 4).then(pl.max_horizontal("var1", "var0")).otherwise(var0)
+    error = (var0 / pl.col("n0") + var1 / pl.col("n1")).sqrt()
+    return found.with_columns(change=pl.col("mean1") - pl.col("mean0"), error=error).drop(
+        "sum0", "sum1", "q0", "q1", "w0", "w1", "var0", "var1"
+    )
+
+
+def _mean(period: int) -> pl.Expr:
+    count = pl.col(f"n{period}")
+    return pl.when(count > 0).then(pl.col(f"sum{period}") / count).alias(f"mean{period}")
+
+
+def _variance(period: int) -> pl.Expr:
+    spread = pl.col(f"q{period}") - pl.col(f"sum{period}") ** 2 / pl.col(f"n{period}")
+    windows = pl.col(f"w{period}")
+    return pl.when(windows >= 3).then(spread.clip(lower_bound=0) / (windows - 1)).alias(f"var{period}")
