@@ -1,0 +1,75 @@
+"""The store: one class for ClickHouse in this process and on a server. Same SQL, same client library."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import polars as pl
+
+from observe.settings import RetentionSettings
+from observe.store import migrate, otlp
+from observe.store.connect import Pool, translated
+from observe.types import TOPICS, Batch, Signal
+
+FUTURE_NS = 3600 * 1_000_000_000
+"""A clock may run ahead by this much; later time stamps are taken for wrong."""
+
+INSERT_SETTINGS: Mapping[str, str | int] = {
+    "format_schema_source": "string",
+    "format_schema_message_name": "Landing",
+    "input_format_protobuf_oneof_presence": 1,
+    "async_insert": 0,
+    "insert_deduplicate": 1,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # One block in, the same blocks out, so that a repeated batch has the same tokens in every view.
+    "max_insert_threads": 1,
+    "max_threads": 1,
+    "parallel_view_processing": 0,
+    "materialized_views_ignore_errors": 0,
+    "max_partitions_per_insert_block": 0,
+    "output_format_json_escape_forward_slashes": 0,
+    "output_format_json_quote_64bit_integers": 0,
+    "output_format_json_quote_denormals": 1,
+}
+
+_SIGNAL_OF: Mapping[str, Signal] = {topic: signal for signal, topic in TOPICS.items()}
+
+
+class ClickHouseStore:
+    """Store of `chdb:///path` and `clickhouse[s]://user:password@host:port/database`. Safe from any thread."""
+
+    def __init__(self, url: str, retention: RetentionSettings | None = None) -> None:
+        self._pool = Pool(url)
+        self._retention = retention or RetentionSettings()
+
+    def migrate(self) -> list[str]:
+        self._pool.create_database()
+        with self._pool.client() as client:
+            return migrate.apply(client, self._retention)
+
+    def insert(self, batch: Batch, items: int, /) -> None:
+        signal = _SIGNAL_OF[batch.topic]
+        now_ns = time.time_ns()
+        oldest_ns = now_ns - self._retention_days(signal) * 86_400 * 1_000_000_000
+        body = b"".join(record.value for record in batch.records)
+        body += otlp.origin(batch, items, max(oldest_ns, 1), now_ns + FUTURE_NS)
+        settings = {
+            **INSERT_SETTINGS,
+            "format_schema": otlp.proto(signal),
+            "insert_deduplication_token": batch.token,
+        }
+        with self._pool.client() as client, translated(inserting=True):
+            client.raw_insert(f"otlp_{signal}_in", insert_block=body, fmt="ProtobufSingle", settings=settings)
+
+    def query(self, sql: str, parameters: Mapping[str, object] | None = None, /) -> pl.DataFrame:
+        with self._pool.client() as client:
+            data = client.raw_query(sql, parameters=dict(parameters or {}), fmt="ArrowStream")
+        return pl.read_ipc_stream(data) if data else pl.DataFrame()
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _retention_days(self, signal: Signal) -> int:
+        retention = self._retention
+        return {"spans": retention.traces_days, "logs": retention.logs_days, "metrics": retention.metrics_days}[signal]

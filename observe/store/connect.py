@@ -1,0 +1,209 @@
+"""Clients to ClickHouse, in this process (chdb://) or on a server (clickhouse://), and what their errors mean to us."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, ProgrammingError
+
+from observe.errors import BadRecord, Misconfigured, ObserveError, Unavailable
+
+MAX_CLIENTS = 8
+"""Statements that run at once; further callers wait."""
+
+CHDB_OPTIONS: Mapping[str, int] = {
+    # Engine defaults assume a server that owns the machine.
+    "max_server_memory_usage": 1_200 * 2**20,
+    "mark_cache_size": 64 * 2**20,
+    "index_mark_cache_size": 16 * 2**20,
+    "primary_index_cache_size": 64 * 2**20,
+    "background_pool_size": 2,
+    "background_schedule_pool_size": 4,
+    "background_common_pool_size": 2,
+    "background_fetches_pool_size": 1,
+    "background_move_pool_size": 1,
+    "background_message_broker_schedule_pool_size": 1,
+    "background_distributed_schedule_pool_size": 1,
+    "background_buffer_flush_schedule_pool_size": 1,
+}
+
+SESSION: Mapping[str, str | int] = {
+    "session_timezone": "UTC",
+    "output_format_arrow_string_as_string": 1,
+    "output_format_arrow_low_cardinality_as_dictionary": 0,
+    "output_format_arrow_compression_method": "none",
+}
+"""Set once for each client; what a single statement relies on is sent with the statement."""
+
+# Numbers of ClickHouse errors: src/Common/ErrorCodes.cpp.
+WRONG_BYTES = frozenset({26, 27, 32, 33, 34, 36, 72, 117, 131, 349, 361, 436, 444, 633})
+WRONG_SETTINGS = frozenset({81, 192, 193, 194, 291, 492, 497, 516})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a store URL points: a folder, or a server."""
+
+    database: str
+    path: str = ""
+    server: Mapping[str, Any] = field(default_factory=dict)
+
+
+def target(url: str) -> Target:
+    """
+    >>> target("chdb:///var/lib/observe/store").path
+    '/var/lib/observe/store'
+    >>> target("clickhouse://me:p%40ss@db:8123/telemetry").server["password"]
+    'p@ss'
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "chdb":
+        if not parts.path.startswith("/") or parts.netloc:
+            raise Misconfigured(f"store = {url!r}: a folder is needed, as in chdb:///var/lib/observe/store")
+        return Target("observe", path=os.path.realpath(unquote(parts.path)))
+    if parts.scheme not in ("clickhouse", "clickhouses") or not parts.hostname:
+        raise Misconfigured(f"store = {url!r}: chdb:///path or clickhouse[s]://user:password@host:port/database")
+    tls = parts.scheme == "clickhouses"
+    server = {
+        "host": parts.hostname,
+        "port": parts.port or (8443 if tls else 8123),
+        "username": unquote(parts.username or "default"),
+        "password": unquote(parts.password or ""),
+        "interface": "https" if tls else "http",
+    }
+    return Target(unquote(parts.path.strip("/")) or "observe", server=server)
+
+
+def enter(path: str) -> None:
+    """Makes `path` the working directory, for as long as the process lives.
+
+    chDB writes the protobuf schema of an insert to `__cache__` in the working directory, whatever its settings say;
+    in a folder that is read-only or somebody else's, inserts would fail.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        os.chdir(path)
+    except OSError as error:
+        raise Misconfigured(f"store = 'chdb://{path}': {error.strerror}: {error.filename}") from error
+
+
+class Pool:
+    """Clients, each used by one thread at a time; made when first needed."""
+
+    def __init__(self, url: str, *, max_clients: int = MAX_CLIENTS) -> None:
+        self.target = target(url)
+        self._slots: queue.LifoQueue[Client | None] = queue.LifoQueue()
+        for _ in range(max_clients):
+            self._slots.put(None)
+        self._max_clients = max_clients
+        if self.target.path:
+            enter(self.target.path)
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client that is ours until the block ends. Errors leave as ours, see `translated`."""
+        client = self._slots.get()
+        try:
+            with translated():
+                if client is None:
+                    client = self._connect()
+                yield client
+        except Unavailable:
+            if client is not None and not self.target.path:
+                with suppress(Exception):
+                    client.close()
+                client = None
+            raise
+        finally:
+            self._slots.put(client)
+
+    def close(self) -> None:
+        """Closes the idle clients and waits for those in use."""
+        for _ in range(self._max_clients):
+            client = self._slots.get()
+            if client is not None:
+                client.close()
+        for _ in range(self._max_clients):
+            self._slots.put(None)
+
+    def create_database(self) -> None:
+        client = self._open(None)
+        try:
+            with translated():
+                client.command(f"CREATE DATABASE IF NOT EXISTS {quoted(self.target.database)}")
+        finally:
+            client.close()
+
+    def _connect(self) -> Client:
+        return self._open(self.target.database)
+
+    def _open(self, database: str | None) -> Client:
+        common = {"database": database, "settings": dict(SESSION)}
+        try:
+            if self.target.path:
+                return clickhouse_connect.get_client(
+                    interface="chdb", path=self.target.path, chdb_options=dict(CHDB_OPTIONS), **common
+                )
+            return clickhouse_connect.get_client(
+                autogenerate_session_id=False,
+                connect_timeout=5,
+                send_receive_timeout=120,
+                query_retries=0,
+                compress=False,
+                **self.target.server,
+                **common,
+            )
+        except ProgrammingError as error:
+            if "Unable to open the chdb engine" in str(error):
+                raise Misconfigured(
+                    f"store = 'chdb://{self.target.path}': in use by another process, or another chDB folder is open "
+                    f"in this one. One process owns a folder; the others ask its API ({error})"
+                ) from error
+            raise
+
+
+def quoted(name: str) -> str:
+    """A name as an identifier."""
+    return "`" + re.sub(r"([`\\])", r"\\\1", name) + "`"
+
+
+@contextmanager
+def translated(*, inserting: bool = False) -> Iterator[None]:
+    """ClickHouse's errors as ours; its code and name stay in the message.
+
+    An error that is neither in the bytes nor in the settings is taken for a passing one: data that cannot be stored
+    now is kept, not put aside.
+    """
+    try:
+        yield
+    except ObserveError:
+        raise
+    except (ClickHouseError, OSError) as error:
+        code = getattr(error, "code", None)
+        text = _first_line(error)
+        if inserting and code in WRONG_BYTES:
+            raise BadRecord(text) from error
+        if code in WRONG_SETTINGS:
+            raise Misconfigured(f"store: {text}") from error
+        if inserting or code in OVERLOADED or (code is None and isinstance(error, OperationalError | OSError)):
+            raise Unavailable(f"store: {text}") from error
+        raise
+
+
+OVERLOADED = frozenset(
+    {3, 60, 159, 160, 164, 173, 202, 203, 209, 210, 236, 241, 242, 243, 252, 279, 319, 394, 425, 439}
+)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:500]

@@ -1,0 +1,77 @@
+"""Numbered migrations: applied once, in order, and harmless when two processes apply them at once.
+
+Every statement can be repeated (IF NOT EXISTS), so two processes may both apply a migration; a migration is
+recorded when all its statements are through. One that broke off halfway is applied again from its beginning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+
+from clickhouse_connect.driver.client import Client
+
+from observe.settings import RetentionSettings
+from observe.store import otlp
+from observe.types import SIGNALS
+
+RECORD = """
+CREATE TABLE IF NOT EXISTS migrations (Name String, AppliedAt DateTime64(3) DEFAULT now64(3))
+ENGINE = ReplacingMergeTree ORDER BY Name
+"""
+
+# Which column tells a row's age, and which setting how long it stays.
+RETENTION: dict[str, tuple[str, str]] = {
+    "otel_traces": ("Timestamp", "traces_days"),
+    "otel_traces_trace_id_ts": ("Start", "traces_days"),
+    "rejected": ("IngestedAt", "traces_days"),
+}
+
+
+def migrations() -> Iterator[tuple[str, list[str]]]:
+    """Name and statements of each migration, in order."""
+    landing = {f"{{otlp_{signal}}}": otlp.columns(signal) for signal in SIGNALS}
+    folder = files("observe.store") / "migrations"
+    for file in sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name):
+        text = file.read_text(encoding="utf-8")
+        for placeholder, columns in landing.items():
+            text = text.replace(placeholder, columns)
+        yield file.name.removesuffix(".sql"), statements(text)
+
+
+def statements(text: str) -> list[str]:
+    """The statements of a file: each ends with a semicolon at the end of a line.
+
+    >>> statements("SELECT 1; -- one\\nSELECT ';';\\n-- no more\\n")
+    ['SELECT 1; -- one\\nSELECT \\';\\'']
+    """
+    parts = (part.strip() for part in re.split(r";\s*$", text, flags=re.MULTILINE))
+    return [part for part in parts if re.sub(r"^\s*--.*$", "", part, flags=re.MULTILINE).strip()]
+
+
+def apply(client: Client, retention: RetentionSettings) -> list[str]:
+    """Applies what is missing, then the retention; the names of the migrations applied."""
+    client.command(RECORD)
+    done = {row[0] for row in client.query("SELECT Name FROM migrations").result_rows}
+    applied = []
+    for name, parts in migrations():
+        if name in done:
+            continue
+        for statement in parts:
+            client.command(statement)
+        client.command(f"INSERT INTO migrations (Name) VALUES ('{name}')")
+        applied.append(name)
+    apply_retention(client, retention)
+    return applied
+
+
+def apply_retention(client: Client, retention: RetentionSettings) -> None:
+    """Gives each table the TTL of the settings, where it has another."""
+    tables = client.query("SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()")
+    for table, definition in tables.result_rows:
+        if table in RETENTION:
+            column, setting = RETENTION[table]
+            ttl = f"toDate({column}) + toIntervalDay({getattr(retention, setting)})"
+            if f"TTL {ttl}" not in definition:
+                client.command(f"ALTER TABLE {table} MODIFY TTL {ttl}", settings={"materialize_ttl_after_modify": 0})

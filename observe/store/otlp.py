@@ -1,0 +1,97 @@
+"""The landing tables' columns and the schema to parse with, both from one description: the .proto files beside this.
+
+ClickHouse decodes OTLP itself. It needs the protobuf schema (sent with each insert) and columns of the same shape
+(the landing table); two lists kept by hand would drift, so the columns are derived from the proto text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+
+from observe.types import Batch, Signal
+
+SCALARS: Mapping[str, str] = {
+    "string": "String",
+    "bytes": "String",
+    "bool": "Bool",
+    "int32": "Int32",
+    "sint32": "Int32",
+    "uint32": "UInt32",
+    "fixed32": "UInt32",
+    "int64": "Int64",
+    "sfixed64": "Int64",
+    "uint64": "UInt64",
+    "fixed64": "UInt64",
+    "double": "Float64",
+}
+ORIGIN_FIELD = 1000
+_MESSAGE = re.compile(r"^message (\w+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
+_FIELD = re.compile(r"^\s*(repeated )?(\w+) (\w+) = (\d+);$", re.MULTILINE)
+_ONEOF = re.compile(r"^\s*oneof (\w+) \{\n(.*?)^\s*\}", re.MULTILINE | re.DOTALL)
+
+
+@cache
+def proto(signal: Signal) -> str:
+    """The proto3 text by which ClickHouse reads one batch; its message `Landing` is one row."""
+    here = files("observe.store")
+    texts = ((here / f"otlp_{name}.proto").read_text(encoding="utf-8") for name in ("common", signal))
+    return 'syntax = "proto3";\n' + "".join(texts)
+
+
+@cache
+def columns(signal: Signal) -> str:
+    """Column definitions of the landing table, as they stand in CREATE TABLE.
+
+    >>> columns("logs")[:48]
+    'resource_logs Array(Tuple(resource Tuple(attribu'
+    """
+    messages = dict(_MESSAGE.findall(proto(signal)))
+    return ",\n".join(_members(messages, "Landing"))
+
+
+def origin(batch: Batch, items: int, oldest_ns: int, newest_ns: int) -> bytes:
+    """The `Origin` message as a top-level field, to be appended to the bytes of a batch."""
+    numbers = (
+        batch.partition,
+        batch.first_offset,
+        batch.last_offset,
+        len(batch.records),
+        items,
+        oldest_ns,
+        newest_ns,
+    )
+    topic = batch.topic.encode()
+    body = b"\x0a" + _varint(len(topic)) + topic
+    body += b"".join(_varint(field << 3) + _varint(number) for field, number in enumerate(numbers, start=2))
+    return _varint(ORIGIN_FIELD << 3 | 2) + _varint(len(body)) + body
+
+
+def _members(messages: Mapping[str, str], name: str) -> list[str]:
+    """`name Type` of each field. A oneof adds a member that tells which of its fields came, so that 0 is not nothing."""
+    body = messages[name]
+    members = [
+        f"{field} {_column(messages, bool(repeated), kind)}" for repeated, kind, field, _ in _FIELD.findall(body)
+    ]
+    for oneof, choices in _ONEOF.findall(body):
+        names = [f"'{field}' = {number}" for _, _, field, number in _FIELD.findall(choices)]
+        members.append(f"{oneof} Enum8('unset' = 0, {', '.join(names)})")
+    return members
+
+
+def _column(messages: Mapping[str, str], repeated: bool, kind: str) -> str:
+    column = SCALARS.get(kind) or f"Tuple({', '.join(_members(messages, kind))})"
+    return f"Array({column})" if repeated else column
+
+
+def _varint(number: int) -> bytes:
+    if number < 0:
+        number += 1 << 64
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
