@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, TypeVar
 
 from observe import pipeline
-from observe.alert import Deliverer, alerts_due, notifiers_of
+from observe.alert.deliver import Delivery
+from observe.alert.webhooks import notifiers_of, receivers_of
 from observe.api import create_app, serve
 from observe.audit import audit
 from observe.errors import Misconfigured, Unavailable
@@ -328,14 +329,17 @@ def _writer(process: Process, stream: Stream, store: Store, settings: Settings) 
 
 
 def _watcher(process: Process, store: Store, settings: Settings) -> None:
-    deliverer = Deliverer(notifiers_of(settings.alert), store.save_notified)
-    deliverer.start()
-    process.on_stop(deliverer.stop)
+    delivery = Delivery(
+        notifiers_of(settings.alert),
+        store.save_notified,
+        receivers=receivers_of(settings.alert),
+        repeat_s=settings.alert.repeat_s,
+    )
+    delivery.start()
+    process.on_stop(delivery.close)
 
     def tell(incidents: Sequence[Incident], now_ns: int) -> None:
-        if deliverer.notifiers:
-            notified = store.notified([incident.id for incident in incidents])
-            deliverer.submit(alerts_due(incidents, notified, deliverer.notifiers, now_ns, settings.alert))
+        delivery.tell(incidents, store.notified([incident.id for incident in incidents]), now_ns)
 
     def run(stop: threading.Event) -> None:
         def wait_until(at_ns: int) -> bool:

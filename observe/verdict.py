@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from observe.alert import abnormal, step
+from observe.alert.intervals import abnormal
+from observe.alert.lifecycle import step
 from observe.detect import detect, gauge_shifts
 from observe.detect.rules import evaluate
 from observe.diagnose import diagnose
@@ -20,7 +21,7 @@ def look(frames: Frames, known: Sequence[Incident], now_ns: int, settings: Setti
 
     `frames` reach back at least `horizon_ns(settings)` from `now_ns`, where there is that much history.
     """
-    return step(known, diagnoses(frames, known, now_ns, settings), now_ns, settings.alert)
+    return step(known, diagnoses(frames, known, now_ns, settings), now_ns, settings.alert, settings.detect.rules)
 
 
 def diagnoses(frames: Frames, known: Sequence[Incident], now_ns: int, settings: Settings) -> list[Diagnosis]:
