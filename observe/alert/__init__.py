@@ -1,0 +1,12 @@
+"""Incidents from diagnoses, and people told about them.
+
+`step` and `alerts_due` decide, `abnormal` tells detection what to leave out, `Deliverer` brings alerts to receivers.
+"""
+
+from observe.alert.decide import alerts_due
+from observe.alert.deliver import Deliverer
+from observe.alert.intervals import abnormal
+from observe.alert.lifecycle import step
+from observe.alert.webhooks import notifiers_of
+
+__all__ = ["Deliverer", "abnormal", "alerts_due", "notifiers_of", "step"]

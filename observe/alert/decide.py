@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
+from observe.settings import AlertSettings, WebhookSettings
 from observe.types import Alert, Incident, Severity, State
 
 Reason = Literal["first", "cause_changed", "severity_changed", "resolved", "repeat"]
 
 
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    name: str
-    send_resolved: bool = True
+class Receiver(Protocol):
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +32,23 @@ def alerts_due(
     notified: Mapping[tuple[str, str], int],
     receivers: Sequence[Receiver],
     now_ns: int,
+    settings: AlertSettings,
     *,
     sent: Mapping[tuple[str, str], Sent] | None = None,
-    repeat_s: float = float("inf"),
 ) -> list[tuple[str, Alert]]:
     """(receiver, alert) for each that is due, in the order of the incidents.
 
     `notified` is the highest version delivered per (incident id, receiver). Each version is due once; a firing one
-    again every `repeat_s` after the time in `sent`.
+    again every `settings.repeat_s` after the time in `sent`.
     """
     memory = sent or {}
+    quiet = {name_of(webhook) for webhook in settings.webhooks if not webhook.send_resolved}
     due: list[tuple[str, Alert]] = []
     for incident in incidents:
         for receiver in receivers:
             key = (incident.id, receiver.name)
-            reason = why(incident, notified.get(key), memory.get(key), now_ns=now_ns, repeat_s=repeat_s)
-            if reason is not None and (reason != "resolved" or receiver.send_resolved):
+            reason = why(incident, notified.get(key), memory.get(key), now_ns=now_ns, repeat_s=settings.repeat_s)
+            if reason is not None and not (reason == "resolved" and receiver.name in quiet):
                 due.append((receiver.name, Alert(incident, reason)))
     return due
 
@@ -61,3 +64,11 @@ def why(incident: Incident, version: int | None, sent: Sent | None, *, now_ns: i
     if incident.state is State.FIRING and sent is not None and now_ns - sent.at_ns >= repeat_s * 1e9:
         return "repeat"
     return None
+
+
+def name_of(webhook: WebhookSettings) -> str:
+    """The given name, or the host and a hash of the URL: stable, and without the token that a URL may hold."""
+    if webhook.name:
+        return webhook.name
+    host = urlsplit(webhook.url).hostname or "webhook"
+    return f"{host}-{hashlib.sha256(webhook.url.encode()).hexdigest()[:8]}"

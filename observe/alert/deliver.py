@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from observe.alert.decide import Receiver, Sent, alerts_due
+from observe.alert.decide import Sent, alerts_due
 from observe.errors import BadRecord, Unavailable
 from observe.interfaces import Notifier
+from observe.settings import AlertSettings
 from observe.telemetry import NOTIFIED, RETRIES
 from observe.types import Alert, Incident, State
 
@@ -46,41 +47,44 @@ class Backoff:
         return whole * (0.5 + chance / 2)
 
 
-class Delivery:
-    """All receivers. `tell` decides and hands over; it never waits for a receiver."""
+class Deliverer:
+    """All receivers. Neither `tell` nor `submit` ever waits for one."""
 
     def __init__(
         self,
         notifiers: Sequence[Notifier],
         delivered: Delivered,
         *,
-        receivers: Sequence[Receiver] | None = None,
-        repeat_s: float = float("inf"),
         backoff: Backoff = Backoff(),
         capacity: int = 1000,
     ) -> None:
-        self._receivers = receivers if receivers is not None else [Receiver(n.name) for n in notifiers]
-        self._repeat_s = repeat_s
+        self.notifiers = tuple(notifiers)
         self._lanes = {n.name: Lane(n, delivered, backoff, capacity) for n in notifiers}
 
-    def tell(self, incidents: Sequence[Incident], notified: Mapping[tuple[str, str], int], now_ns: int) -> int:
-        """Offers what is due to the receivers; how many alerts were taken on.
+    def tell(
+        self,
+        incidents: Sequence[Incident],
+        notified: Mapping[tuple[str, str], int],
+        now_ns: int,
+        settings: AlertSettings,
+    ) -> int:
+        """Decides what is due and hands it over; how many alerts were taken on.
 
         `incidents`: the open ones and those resolved lately; `notified`: Store.notified of them.
         """
-        sent = {(id_, name): entry for name, lane in self._lanes.items() for id_, entry in lane.sent().items()}
-        due = alerts_due(incidents, notified, self._receivers, now_ns, sent=sent, repeat_s=self._repeat_s)
-        self._catch_up(incidents, notified, now_ns)
-        return sum(self._lanes[receiver].offer(alert, now_ns) for receiver, alert in due if receiver in self._lanes)
-
-    def _catch_up(self, incidents: Sequence[Incident], notified: Mapping[tuple[str, str], int], now_ns: int) -> None:
         for incident in incidents:
             for name, lane in self._lanes.items():
                 if incident.state is State.RESOLVED:
                     lane.withdraw(incident)
                 elif (incident.id, name) in notified:
                     # After a restart nobody knows when it was told last: its repeat counts from now.
-                    lane.remember(incident, now_ns)
+                    lane.remember(incident)
+        sent = {(id_, name): entry for name, lane in self._lanes.items() for id_, entry in lane.sent().items()}
+        return self.submit(alerts_due(incidents, notified, self.notifiers, now_ns, settings, sent=sent))
+
+    def submit(self, due: Sequence[tuple[str, Alert]]) -> int:
+        """Hands (receiver, alert) over; how many were taken on. Those known already, or without room, are not."""
+        return sum(self._lanes[receiver].offer(alert) for receiver, alert in due if receiver in self._lanes)
 
     def waiting(self) -> int:
         """Alerts on their way, over all receivers."""
@@ -90,7 +94,7 @@ class Delivery:
         for lane in self._lanes.values():
             lane.start()
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def stop(self, timeout_s: float = 5.0) -> None:
         """Stops the threads; what still waits is offered again after the next start."""
         for lane in self._lanes.values():
             lane.stop()
@@ -99,23 +103,13 @@ class Delivery:
             lane.join(max(0.0, deadline - time.monotonic()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    alert: Alert
-    now_ns: int
-
-    @property
-    def key(self) -> tuple[int, bool]:
-        return self.alert.incident.version, self.alert.reason == "repeat"
-
-
 class Lane:
     """The way to one receiver: at most one waiting alert per incident, one attempt at a time."""
 
     def __init__(self, notifier: Notifier, delivered: Delivered, backoff: Backoff, capacity: int) -> None:
         self._notifier, self._delivered, self._backoff, self._capacity = notifier, delivered, backoff, capacity
-        self._queue: OrderedDict[str, _Offer] = OrderedDict()
-        self._under_way: _Offer | None = None
+        self._queue: OrderedDict[str, Alert] = OrderedDict()
+        self._under_way: Alert | None = None
         self._done: OrderedDict[str, int] = OrderedDict()  # id → newest version delivered or refused for good
         self._sent: OrderedDict[str, Sent] = OrderedDict()
         self._unsaved: dict[str, int] = {}
@@ -123,42 +117,41 @@ class Lane:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"alerts-{notifier.name}", daemon=True)
 
-    def offer(self, alert: Alert, now_ns: int) -> bool:
+    def offer(self, alert: Alert) -> bool:
         """Takes the alert on, unless it is known already or there is no room."""
-        id_, offer = alert.incident.id, _Offer(alert, now_ns)
+        id_ = alert.incident.id
         with self._changed:
-            if self._known(id_, offer):
+            if self._stopping or self._known(alert):
                 return False
             if id_ not in self._queue and len(self._queue) >= self._capacity:
                 NOTIFIED.labels(self._notifier.name, "no_room").inc()
                 return False
-            self._queue[id_] = offer
+            self._queue[id_] = alert
             self._changed.notify_all()
         return True
 
-    def _known(self, id_: str, offer: _Offer) -> bool:
-        waits = self._queue.get(id_)
-        flies = self._under_way if self._under_way and self._under_way.alert.incident.id == id_ else None
-        done = self._done.get(id_, 0)
-        version = offer.alert.incident.version
-        if any(other is not None and other.key >= offer.key for other in (waits, flies)):
+    def _known(self, alert: Alert) -> bool:
+        id_, version = alert.incident.id, alert.incident.version
+        flies = self._under_way if self._under_way and self._under_way.incident.id == id_ else None
+        if any(other is not None and _news(other) >= _news(alert) for other in (self._queue.get(id_), flies)):
             return True
-        return version < done or (version == done and offer.alert.reason != "repeat")
+        done = self._done.get(id_, 0)
+        return version < done or (version == done and alert.reason != "repeat")
 
     def sent(self) -> dict[str, Sent]:
         with self._changed:
             return dict(self._sent)
 
-    def remember(self, incident: Incident, now_ns: int) -> None:
+    def remember(self, incident: Incident) -> None:
         with self._changed:
             if incident.id not in self._sent:
-                _put(self._sent, incident.id, Sent(now_ns, incident.severity), self._capacity)
+                _put(self._sent, incident.id, Sent(incident.last_seen_ns, incident.severity), self._capacity)
 
     def withdraw(self, incident: Incident) -> None:
         """Forgets the news that wait while the incident is over: nobody is to be called for what has passed."""
         with self._changed:
             waits = self._queue.get(incident.id)
-            if waits is not None and waits.alert.incident.version < incident.version:
+            if waits is not None and waits.incident.version < incident.version:
                 del self._queue[incident.id]
 
     def waiting(self) -> int:
@@ -180,14 +173,14 @@ class Lane:
     def _run(self) -> None:
         failures = 0
         while not self._stopping:
-            offer = self._next()
-            wait_s = self._attempt(offer) if offer else None
+            alert = self._next()
+            wait_s = self._attempt(alert) if alert else None
             failures = failures + 1 if wait_s is not None else 0
             self._save()
             if wait_s is not None:
                 self._pause(max(wait_s, self._backoff.wait_s(failures, random.random())))
 
-    def _next(self) -> _Offer | None:
+    def _next(self) -> Alert | None:
         """The alert that waits longest; None when it is time to stop, or to try again to record deliveries."""
         with self._changed:
             while not self._stopping and not self._queue:
@@ -199,41 +192,41 @@ class Lane:
             _, self._under_way = self._queue.popitem(last=False)
             return self._under_way
 
-    def _attempt(self, offer: _Offer) -> float | None:
+    def _attempt(self, alert: Alert) -> float | None:
         """Tries once; None when that is the end of it, else the seconds that the receiver asks to be left alone."""
-        name, incident = self._notifier.name, offer.alert.incident
+        name, incident = self._notifier.name, alert.incident
         try:
-            self._notifier.notify(offer.alert)
+            self._notifier.notify(alert)
         except Unavailable as error:
             RETRIES.labels("receiver").inc()
             log.warning("alert %s version %d waits: %s", incident.id, incident.version, error)
-            self._back(offer)
+            self._back(alert)
             return error.retry_after_s
         except BadRecord as error:
             NOTIFIED.labels(name, "refused").inc()
             log.error("alert %s version %d is refused: %s", incident.id, incident.version, error)
-            self._finish(offer, delivered=False)
+            self._finish(alert, delivered=False)
         except Exception:
             NOTIFIED.labels(name, "failed").inc()
             log.exception("alert %s version %d: %s failed", incident.id, incident.version, name)
-            self._finish(offer, delivered=False)
+            self._finish(alert, delivered=False)
         else:
             NOTIFIED.labels(name, "delivered").inc()
-            self._finish(offer, delivered=True)
+            self._finish(alert, delivered=True)
         return None
 
-    def _back(self, offer: _Offer) -> None:
+    def _back(self, alert: Alert) -> None:
         """At the end of the line, so that one alert that fails does not block the others; not if a newer one waits."""
         with self._changed:
             self._under_way = None
-            self._queue.setdefault(offer.alert.incident.id, offer)
+            self._queue.setdefault(alert.incident.id, alert)
 
-    def _finish(self, offer: _Offer, *, delivered: bool) -> None:
-        incident = offer.alert.incident
+    def _finish(self, alert: Alert, *, delivered: bool) -> None:
+        incident = alert.incident
         with self._changed:
             self._under_way = None
             _put(self._done, incident.id, incident.version, self._capacity)
-            _put(self._sent, incident.id, Sent(offer.now_ns, incident.severity), self._capacity)
+            _put(self._sent, incident.id, Sent(incident.last_seen_ns, incident.severity), self._capacity)
             if delivered:
                 self._unsaved[incident.id] = incident.version
 
@@ -256,6 +249,11 @@ class Lane:
         with self._changed:
             while not self._stopping and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
+
+
+def _news(alert: Alert) -> tuple[int, bool]:
+    """What makes one alert about an incident newer than another."""
+    return alert.incident.version, alert.reason == "repeat"
 
 
 def _put(memory: OrderedDict[str, V], key: str, value: V, capacity: int) -> None:

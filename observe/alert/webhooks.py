@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 import httpx
 from standardwebhooks.webhooks import Webhook as Signer
 
 from observe.alert import payloads
-from observe.alert.decide import Receiver
+from observe.alert.decide import name_of
 from observe.errors import BadRecord, Misconfigured, Unavailable
 from observe.interfaces import Notifier
 from observe.settings import AlertSettings, WebhookSettings
@@ -161,24 +159,11 @@ def notifiers_of(settings: AlertSettings) -> list[Notifier]:
     """One notifier for each webhook. Raises Misconfigured for a missing or malformed secret and for equal names."""
     # httpx logs whole URLs at INFO, and the URL of a chat webhook is its password.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    names = [receiver.name for receiver in receivers_of(settings)]
+    names = [name_of(webhook) for webhook in settings.webhooks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise Misconfigured(f"alert.webhooks: {', '.join(twice)} stands there twice; give each its own `name`")
     return [FORMATS[webhook.format](webhook, settings.external_url) for webhook in settings.webhooks]
-
-
-def receivers_of(settings: AlertSettings) -> list[Receiver]:
-    """Who is to be told, for `decide.alerts_due`."""
-    return [Receiver(name_of(webhook), webhook.send_resolved) for webhook in settings.webhooks]
-
-
-def name_of(settings: WebhookSettings) -> str:
-    """The given name, or the host and a hash of the URL: stable, and without the token that a URL may hold."""
-    if settings.name:
-        return settings.name
-    host = urlsplit(settings.url).hostname or "webhook"
-    return f"{host}-{hashlib.sha256(settings.url.encode()).hexdigest()[:8]}"
 
 
 def _signer(settings: WebhookSettings) -> Signer:

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from observe.alert.deliver import Backoff, Delivery
+from observe.alert.deliver import Backoff, Delivered, Deliverer
 from observe.alert.lifecycle import step
-from observe.alert.webhooks import notifiers_of, receivers_of
+from observe.alert.webhooks import notifiers_of
 from observe.errors import BadRecord, Misconfigured, ObserveError, Unavailable
 from observe.settings import AlertSettings, WebhookSettings
 from observe.types import Alert, CauseKind, Incident, State
@@ -89,20 +89,32 @@ def settings_of(*receivers: Receiver, **more: Any) -> AlertSettings:
     return AlertSettings(webhooks=hooks, external_url="http://observe.example")
 
 
+class Telling(Deliverer):
+    """A deliverer that knows its settings, to keep the tests short."""
+
+    settings = AlertSettings()
+
+    def say(self, incidents: Sequence[Incident], notified: Mapping[tuple[str, str], int], now_ns: int) -> int:
+        return self.tell(incidents, notified, now_ns, self.settings)
+
+
 @contextmanager
-def delivering(settings: AlertSettings, saved: dict[tuple[str, str], int] | None = None) -> Iterator[Delivery]:
+def delivering(
+    settings: AlertSettings, saved: dict[tuple[str, str], int] | None = None, save: Delivered | None = None
+) -> Iterator[Telling]:
     notifiers = notifiers_of(settings)
     book = {} if saved is None else saved
 
-    def save(id_: str, receiver: str, version: int) -> None:
+    def keep(id_: str, receiver: str, version: int) -> None:
         book[id_, receiver] = version
 
-    delivery = Delivery(notifiers, save, receivers=receivers_of(settings), repeat_s=settings.repeat_s, backoff=QUICK)
+    delivery = Telling(notifiers, save or keep, backoff=QUICK)
+    delivery.settings = settings
     delivery.start()
     try:
         yield delivery
     finally:
-        delivery.close()
+        delivery.stop()
         for notifier in notifiers:
             notifier.close()  # type: ignore[attr-defined]
 
@@ -148,7 +160,7 @@ def test_standard_webhook_is_signed_and_carries_the_incident() -> None:
     with serving(Receiver(script=[(503, {}, "")])) as receiver:
         settings = settings_of(receiver, format="standard", secret=SECRET)
         with delivering(settings) as delivery:
-            delivery.tell([incident()], {}, at(10))
+            delivery.say([incident()], {}, at(10))
             eventually(lambda: len(receiver.got) == 2)
     (_, headers, body), (_, headers_again, body_again) = receiver.got
     message = Webhook(SECRET).verify(body, headers)
@@ -224,9 +236,9 @@ def test_a_failing_receiver_gets_it_in_the_end_and_only_once() -> None:
         delivering(settings_of(receiver), saved) as delivery,
     ):
         for _ in range(5):
-            delivery.tell([incident()], dict(saved), at(10))
+            delivery.say([incident()], dict(saved), at(10))
         eventually(lambda: bool(saved))
-        delivery.tell([incident()], {}, at(20))  # the store has not heard of it yet
+        delivery.say([incident()], {}, at(20))  # the store has not heard of it yet
         time.sleep(0.1)
     assert len(receiver.got) == 4
     assert saved == {(incident().id, "r0"): 2}
@@ -237,7 +249,7 @@ def test_retry_after_is_honoured() -> None:
         serving(Receiver(script=[(429, {"retry-after": "1"}, "")])) as receiver,
         delivering(settings_of(receiver)) as delivery,
     ):
-        delivery.tell([incident()], {}, at(10))
+        delivery.say([incident()], {}, at(10))
         eventually(lambda: len(receiver.got) == 2)
     assert receiver.got[1][0] - receiver.got[0][0] >= 1.0
 
@@ -252,7 +264,7 @@ def test_dead_and_hanging_receivers_delay_nobody() -> None:
         delivering(settings_of(dead, hanging, healthy, timeout_s=0.3)) as delivery,
     ):
         firing, started = incident(), time.monotonic()
-        assert delivery.tell([firing], {}, at(10)) == 3
+        assert delivery.say([firing], {}, at(10)) == 3
         assert time.monotonic() - started < 0.25, "the watch loop does not wait"
         eventually(lambda: len(healthy.got) == 1)
         eventually(lambda: len(hanging.got) >= 2)
@@ -262,11 +274,11 @@ def test_dead_and_hanging_receivers_delay_nobody() -> None:
 
 def test_a_refused_alert_is_not_tried_again_but_its_next_version_is() -> None:
     with serving(Receiver(script=[(400, {}, "")])) as receiver, delivering(settings_of(receiver)) as delivery:
-        delivery.tell([incident()], {}, at(10))
+        delivery.say([incident()], {}, at(10))
         eventually(lambda: delivery.waiting() == 0)
         for _ in range(3):
-            assert delivery.tell([incident()], {}, at(20)) == 0
-        delivery.tell([incident(version=3)], {}, at(30))
+            assert delivery.say([incident()], {}, at(20)) == 0
+        delivery.say([incident(version=3)], {}, at(30))
         eventually(lambda: len(receiver.got) == 2)
 
 
@@ -276,10 +288,10 @@ def test_the_newest_version_takes_the_place_of_one_that_waits() -> None:
         serving(Receiver(script=[(503, {"retry-after": "0.3"}, "")])) as receiver,
         delivering(settings_of(receiver), saved) as delivery,
     ):
-        delivery.tell([incident(2)], {}, at(10))
+        delivery.say([incident(2)], {}, at(10))
         eventually(lambda: len(receiver.got) == 1)
         for version in (3, 4, 5):
-            delivery.tell([incident(version)], {}, at(20))
+            delivery.say([incident(version)], {}, at(20))
         eventually(lambda: bool(saved))
     assert len(receiver.got) == 2
     assert set(saved.values()) == {5}
@@ -290,10 +302,10 @@ def test_nobody_is_called_for_what_is_over() -> None:
         serving(Receiver(script=[(503, {"retry-after": "0.3"}, "")])) as receiver,
         delivering(settings_of(receiver)) as delivery,
     ):
-        delivery.tell([incident(2)], {}, at(10))
+        delivery.say([incident(2)], {}, at(10))
         eventually(lambda: len(receiver.got) == 1)
         time.sleep(0.05)
-        delivery.tell([ended(incident(2))], {}, at(90))
+        delivery.say([ended(incident(2))], {}, at(90))
         time.sleep(0.5)
         assert delivery.waiting() == 0
     assert len(receiver.got) == 1
@@ -302,14 +314,15 @@ def test_nobody_is_called_for_what_is_over() -> None:
 def test_a_restart_sends_what_was_not_sent_and_nothing_else() -> None:
     saved: dict[tuple[str, str], int] = {}
     told, missed = incident(name="web"), incident(name="batch")
-    with serving(Receiver()) as receiver, delivering(settings_of(receiver), saved) as delivery:
-        delivery.tell([told], {}, at(10))
-        eventually(lambda: bool(saved))
-    with delivering(settings_of(receiver), saved) as delivery:
-        delivery.tell([told, missed], dict(saved), at(20))
-        eventually(lambda: len(saved) == 2)
-        delivery.tell([ended(told), missed], dict(saved), at(90))
-        eventually(lambda: saved[told.id, "r0"] == 3)
+    with serving(Receiver()) as receiver:
+        with delivering(settings_of(receiver), saved) as before:
+            before.say([told], {}, at(10))
+            eventually(lambda: bool(saved))
+        with delivering(settings_of(receiver), saved) as after:
+            after.say([told, missed], dict(saved), at(20))
+            eventually(lambda: len(saved) == 2)
+            after.say([ended(told), missed], dict(saved), at(90))
+            eventually(lambda: saved[told.id, "r0"] == 3)
     assert [(b["status"], b["groupLabels"]["incident"]) for b in receiver.bodies()] == [
         ("firing", told.id),
         ("firing", missed.id),
@@ -325,28 +338,41 @@ def test_a_store_that_is_away_makes_no_doubles() -> None:
         if len(attempts) < 3:
             raise Unavailable("the store is away")
 
-    with serving(Receiver()) as receiver:
-        settings = settings_of(receiver)
-        notifiers = notifiers_of(settings)
-        delivery = Delivery(notifiers, save, backoff=QUICK)
-        delivery.start()
-        delivery.tell([incident()], {}, at(10))
+    with serving(Receiver()) as receiver, delivering(settings_of(receiver), save=save) as delivery:
+        delivery.say([incident()], {}, at(10))
         eventually(lambda: len(attempts) == 3)
-        delivery.tell([incident()], {}, at(20))
+        delivery.say([incident()], {}, at(20))
         eventually(lambda: delivery.waiting() == 0)
-        delivery.close()
-        notifiers[0].close()  # type: ignore[attr-defined]
     assert len(receiver.got) == 1
 
 
 def test_what_waits_is_bounded() -> None:
-    with serving(Receiver(delay_s=0.3)) as receiver:
-        notifiers = notifiers_of(settings_of(receiver))
-        delivery = Delivery(notifiers, lambda *_: None, backoff=QUICK, capacity=3)
-        taken = delivery.tell([incident(name=f"s{n}") for n in range(10)], {}, at(10))
-        assert (taken, delivery.waiting()) == (3, 3)
-        delivery.close()
-        notifiers[0].close()  # type: ignore[attr-defined]
+    delivery = Deliverer(notifiers_of(settings_of(Receiver(url="http://127.0.0.1:9/"))), lambda *_: None, capacity=3)
+    due = [("r0", Alert(incident(name=f"s{n}"), "first")) for n in range(10)]
+    assert (delivery.submit(due), delivery.waiting()) == (3, 3)
+    for notifier in delivery.notifiers:
+        notifier.close()  # type: ignore[attr-defined]
+
+
+def test_who_wants_no_resolved_notice_gets_none() -> None:
+    saved: dict[tuple[str, str], int] = {}
+    with serving(Receiver()) as receiver, delivering(settings_of(receiver, send_resolved=False), saved) as delivery:
+        delivery.say([incident()], {}, at(10))
+        eventually(lambda: bool(saved))
+        assert delivery.say([ended(incident())], saved, at(90)) == 0
+
+
+def test_a_repeat_comes_after_its_interval_as_a_message_of_its_own() -> None:
+    saved: dict[tuple[str, str], int] = {}
+    with serving(Receiver()) as receiver:
+        hook = WebhookSettings(url=receiver.url, format="standard", secret=SECRET)
+        with delivering(AlertSettings(webhooks=(hook,), repeat_s=60), saved) as delivery:
+            delivery.say([incident()], {}, at(10))
+            eventually(lambda: bool(saved))
+            assert delivery.say([replace(incident(), last_seen_ns=at(60))], saved, at(60)) == 0
+            assert delivery.say([replace(incident(), last_seen_ns=at(70))], saved, at(70)) == 1
+            eventually(lambda: len(receiver.got) == 2)
+    assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 2
 
 
 def test_settings_that_cannot_work_are_named() -> None:
@@ -367,7 +393,7 @@ def test_nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with serving(Receiver(script=[(500, {}, ""), (400, {}, "")])) as receiver:
         hook = WebhookSettings(url=receiver.url, secret=SECRET)
         with delivering(AlertSettings(webhooks=(hook,))) as delivery:
-            delivery.tell([incident()], {}, at(10))
+            delivery.say([incident()], {}, at(10))
             eventually(lambda: len(receiver.got) == 2 and delivery.waiting() == 0)
     assert "is refused" in caplog.text
     assert "T0KEN" not in caplog.text

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import pytest
 
-from observe.alert.decide import Receiver, Sent, alerts_due
+from observe.alert.decide import Sent, alerts_due
 from observe.alert.lifecycle import step
 from observe.settings import AlertSettings, Rule
 from observe.types import Cause, CauseKind, Diagnosis, Incident, Shift
 from observe.wire import incident_from_json, incident_json
-from tests.unit.alert_parts import at, cause, diagnosis, shift, unknown
+from tests.unit.alert_parts import Named, at, cause, diagnosis, shift, unknown
 
 SETTINGS = AlertSettings(for_s=10, keep_firing_for_s=60, repeat_s=600)
 RULES = (Rule(name="too-many-errors", measure="error_ratio", above=0.2, keep_firing_for_s=120, severity="critical"),)
@@ -146,7 +146,7 @@ def test_timeline(name: str, restarts: bool) -> None:
             known[incident.id] = incident_from_json(incident_json(incident)) if restarts else incident
         said = {f"{names[i.id]} {i.state} {i.version}" for i in changed}
         assert said == _listed(states), f"{name}, {when}: incidents"
-        due = alerts_due(known.values(), notified, [Receiver("r")], now_ns, sent=sent, repeat_s=SETTINGS.repeat_s)
+        due = alerts_due(known.values(), notified, [Named("r")], now_ns, SETTINGS, sent=sent)
         assert {f"{names[a.incident.id]} {a.reason}" for _, a in due} == _listed(heard), f"{name}, {when}: alerts"
         for receiver, alert in due:
             notified[alert.incident.id, receiver] = alert.incident.version

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from observe.types import Cause, CauseKind, Diagnosis, Evidence, Impact, Shift
 
 START_NS = 1_700_000_000 * 10**9
 SECOND_NS = 10**9
+
+
+@dataclass(frozen=True)
+class Named:
+    """A receiver, as far as decisions know one."""
+
+    name: str
 
 
 def at(seconds: float) -> int:

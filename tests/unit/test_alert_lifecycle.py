@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observe.alert.causes import settled
-from observe.alert.decide import Receiver, alerts_due
+from observe.alert.decide import alerts_due
 from observe.alert.intervals import abnormal
 from observe.alert.lifecycle import MAX_SYMPTOMS, step
 from observe.alert.telling import severity, title
 from observe.settings import AlertSettings
 from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Incident, Interval, Severity, State
 from observe.wire import incident_from_json, incident_json
-from tests.unit.alert_parts import at, cause, diagnosis, shift, unknown
+from tests.unit.alert_parts import Named, at, cause, diagnosis, shift, unknown
 
 SERVICES = ("web", "api", "llm", "db", "batch")
 FOR_S, KEEP_S = 20.0, 40.0
@@ -106,7 +106,8 @@ def test_each_version_is_told_once_and_only_if_it_fired(history: list[list[Diagn
     told: list[tuple[str, int, str]] = []
     for number, tick in enumerate(lived(history)):
         known |= {incident.id: incident for incident in tick}
-        for receiver, alert in alerts_due(known.values(), notified, [Receiver("a"), Receiver("b")], at(10 * number)):
+        due = alerts_due(known.values(), notified, [Named("a"), Named("b")], at(10 * number), SETTINGS)
+        for receiver, alert in due:
             told.append((alert.incident.id, alert.incident.version, receiver))
             assert alert.incident.fired_ns is not None
             notified[alert.incident.id, receiver] = alert.incident.version
