@@ -15,6 +15,7 @@ SECOND_NS = 10**9
 SETTLE_NS = 12 * SECOND_NS
 """Spans come up to this much after they end; newer windows would look like a drop in traffic."""
 MAX_WINDOWS_RANGE_S = 24 * 3600
+LAST_NS = 7_258_118_400 * SECOND_NS
 MAX_ROWS_RANGE_S = 31 * 24 * 3600
 
 
@@ -23,9 +24,12 @@ def time_ns(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return from_rfc3339(re.sub(r"(T[\d:.]+) (\d\d:\d\d)$", r"\1+\2", value))
+        found_ns = from_rfc3339(re.sub(r"(T[\d:.]+) (\d\d:\d\d)$", r"\1+\2", value))
     except (BadRecord, OverflowError) as error:
         raise ValueError(str(error)) from error
+    if not 0 <= found_ns < LAST_NS:
+        raise ValueError("a time from 1970 to 2199 is allowed")
+    return found_ns
 
 
 Time = Annotated[int, BeforeValidator(time_ns), WithJsonSchema({"type": "string", "format": "date-time"})]
