@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics.view import View
 
 SCOPE = "observe.sdk.gpus"
 
@@ -44,6 +45,9 @@ COUNTS: Sequence[Measure] = (
     ("hw.gpu.memory.usage", "By", lambda g: g.memory_used_bytes, {}),
     ("hw.gpu.memory.limit", "By", lambda g: g.memory_limit_bytes, {}),
 )
+
+VIEWS = tuple(View(instrument_name=name, name=name) for name, *_ in GAUGES if name.startswith("DCGM_"))
+"""The SDK writes instrument names in small letters; only the stream's own name keeps DCGM's capitals."""
 
 
 def report_gpus(read: Callable[[], Iterable[GpuReading]]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.instrumentation.dependencies import DependencyConflictError
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -27,9 +29,10 @@ def instrument_libraries(environ: Mapping[str, str], excluded_urls: str | None) 
         if entry.name in unwanted or "*" in unwanted:
             continue
         try:
-            entry.load()().instrument(**(_fastapi_options(excluded_urls) if entry.name == "fastapi" else {}))
-        except ImportError:
-            logger.debug("%s: its library is not installed", entry.name)
+            options = _fastapi_options(excluded_urls) if entry.name == "fastapi" else {}
+            entry.load()().instrument(raise_exception_on_conflict=True, **options)
+        except (ImportError, DependencyConflictError) as error:
+            logger.debug("%s is not instrumented: %s", entry.name, error)
         except Exception:
             logger.warning("the instrumentation of %s does not work here", entry.name, exc_info=True)
         else:

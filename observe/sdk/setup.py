@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from observe.errors import Misconfigured
-from observe.sdk import exporters
+from observe.sdk import exporters, gpus
 from observe.sdk.config import Config, resolve
 from observe.sdk.instrumentors import instrument_app, instrument_libraries
 from observe.sdk.logs import OtlpHandler
@@ -130,7 +130,7 @@ def _start_metrics(config: Config, resource: Resource, views: Sequence[View]) ->
     readers = (
         [PeriodicExportingMetricReader(exporter, export_interval_millis=config.metric_interval_ms)] if exporter else []
     )
-    provider = MeterProvider(readers, resource=resource, shutdown_on_exit=False, views=views)
+    provider = MeterProvider(readers, resource=resource, shutdown_on_exit=False, views=(*gpus.VIEWS, *views))
     metrics.set_meter_provider(provider)
     return provider.shutdown
 
