@@ -1,0 +1,169 @@
+"""What operators do with Kafka: create topics, and ask how far a group has come."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import confluent_kafka.admin
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from observe.errors import BadRecord, Misconfigured
+from observe.settings import KafkaSettings
+from observe.stream.dead_letters import to_json
+from observe.stream.kafka import config
+from observe.stream.kafka.reading import Key, read
+from observe.stream.otlp import items_of
+from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState
+
+kafka: Any = confluent_kafka.admin  # its types are incomplete
+
+ASK_S = 10.0
+ALL_TOPICS = (*TOPICS.values(), DEAD_LETTERS)
+DEAD_LETTER_HOURS = 14 * 24.0  # people look at them later than machines look at the rest
+
+
+class KafkaAdmin:
+    """Safe from any thread."""
+
+    def __init__(self, brokers: str, settings: KafkaSettings) -> None:
+        self._brokers = brokers
+        self._settings = settings
+        self._admin = config.connect(kafka.AdminClient, config.client(brokers, settings))
+        self._counting = threading.Lock()
+        self._counted: dict[Key, deque[tuple[int, int]]] = {}  # offset and items of pending records, by partition
+        self._read_to: dict[Key, int] = {}
+
+    def migrate(self) -> list[str]:
+        present = self._topics()
+        missing = [topic for topic in ALL_TOPICS if topic not in present]
+        self._check_sizes([topic for topic in ALL_TOPICS if topic in present])
+        return [line for topic in missing for line in self._create(topic)]
+
+    def partitions(self, group: str, /) -> list[PartitionState]:
+        keys = [(topic, p) for topic, parts in sorted(self._topics().items()) for p in parts if topic in ALL_TOPICS]
+        committed = self._committed(group, keys)  # first: it never passes an end that is read later
+        begin, end = self._offsets(keys, kafka.OffsetSpec.earliest()), self._offsets(keys, kafka.OffsetSpec.latest())
+        return [
+            PartitionState(*key, begin[key], max(begin[key], committed.get(key, begin[key])), end[key]) for key in keys
+        ]
+
+    def pending(
+        self, group: str, since: Mapping[tuple[str, int], int] | None = None, /
+    ) -> Mapping[tuple[str, int], int]:
+        """Kafka keeps no sums: each pending record is read once, and remembered until it is committed."""
+        states = self.partitions(group)
+        with self._counting:
+            self._count_up([state for state in states if state.topic != DEAD_LETTERS])
+            return {(s.topic, s.partition): self._sum((s.topic, s.partition), s.committed, since or {}) for s in states}
+
+    def dead_letters(self, limit: int, /) -> list[Json]:
+        states = [state for state in self.partitions("observe-admin") if state.topic == DEAD_LETTERS]
+        ranges = {(s.topic, s.partition): (max(s.begin, s.end - limit), s.end) for s in states}
+        letters = list(read(self._brokers, self._settings, ranges))
+        letters.sort(key=lambda letter: (letter.timestamp_ms, letter.offset), reverse=True)
+        return [to_json(letter) for letter in letters[:limit]]
+
+    def close(self) -> None:
+        """Its connections end with it."""
+
+    # ── topics ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _topics(self) -> dict[str, list[int]]:
+        try:
+            metadata = self._admin.list_topics(timeout=ASK_S)
+        except KafkaException as error:
+            raise config.unavailable("cannot list topics", error) from error
+        return {name: sorted(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+    def _create(self, topic: str) -> list[str]:
+        ours = self._settings
+        hours = max(ours.retention_hours, DEAD_LETTER_HOURS) if topic == DEAD_LETTERS else ours.retention_hours
+        partitions = 1 if topic == DEAD_LETTERS else ours.partitions
+        # The limit is on a batch of records as the broker stores it, so a little more than one record.
+        settings = {
+            "cleanup.policy": "delete",
+            "retention.ms": str(int(hours * 3_600_000)),
+            "max.message.bytes": str(ours.max_message_bytes + 2**20 + config.HEADROOM_BYTES),
+        }
+        new = kafka.NewTopic(
+            topic, num_partitions=partitions, replication_factor=ours.replication_factor, config=settings
+        )
+        try:
+            self._admin.create_topics([new], operation_timeout=ASK_S, request_timeout=ASK_S)[topic].result(ASK_S + 1)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                return []
+            if code == KafkaError.INVALID_REPLICATION_FACTOR:
+                raise Misconfigured(
+                    f"kafka.replication_factor = {ours.replication_factor}: {error.args[0].str()}"
+                ) from error
+            raise config.unavailable(f"cannot create {topic}", error) from error
+        return [
+            f"topic {topic}: created with {partitions} partitions, {hours:g} h of retention,"
+            f" records up to {ours.max_message_bytes} bytes"
+        ]
+
+    def _check_sizes(self, topics: Sequence[str]) -> None:
+        resources = [kafka.ConfigResource(kafka.ConfigResource.Type.TOPIC, topic) for topic in topics]
+        if not resources:
+            return
+        for resource, future in self._admin.describe_configs(resources, request_timeout=ASK_S).items():
+            try:
+                limit = int(future.result(ASK_S + 1)["max.message.bytes"].value)
+            except KafkaException as error:
+                raise config.unavailable(f"cannot describe {resource.name}", error) from error
+            if limit < self._settings.max_message_bytes:
+                raise Misconfigured(
+                    f"kafka.max_message_bytes = {self._settings.max_message_bytes}: topic {resource.name} takes"
+                    f" {limit} at most; raise its max.message.bytes, or lower the setting"
+                )
+
+    # ── offsets ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _committed(self, group: str, keys: Sequence[Key]) -> dict[Key, int]:
+        reader = config.connect(Consumer, config.consumer(self._brokers, self._settings, group))
+        try:
+            answers = reader.committed([TopicPartition(*key) for key in keys], timeout=ASK_S) if keys else []
+        except KafkaException as error:
+            raise config.unavailable(f"cannot read what {group} has committed", error) from error
+        finally:
+            reader.close()
+        return {(a.topic, a.partition): a.offset for a in answers if a.error is None and a.offset >= 0}
+
+    def _offsets(self, keys: Sequence[Key], spec: Any) -> dict[Key, int]:
+        if not keys:
+            return {}
+        asked = self._admin.list_offsets({TopicPartition(*key): spec for key in keys}, request_timeout=ASK_S)
+        try:
+            return {(tp.topic, tp.partition): future.result(ASK_S + 1).offset for tp, future in asked.items()}
+        except KafkaException as error:
+            raise config.unavailable("cannot read offsets", error) from error
+
+    # ── pending items ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _count_up(self, states: Sequence[PartitionState]) -> None:
+        ranges = {}
+        for state in states:
+            key = (state.topic, state.partition)
+            counted = self._counted.setdefault(key, deque())
+            while counted and counted[0][0] < state.committed:
+                counted.popleft()
+            start = max(state.committed, self._read_to.get(key, 0) if counted else 0)
+            if start < state.end:
+                ranges[key] = (start, state.end)
+        for record in read(self._brokers, self._settings, ranges):
+            try:
+                items = items_of(record)
+            except BadRecord:
+                items = 0  # the writer puts it aside; it holds nothing that could be pending
+            key = (record.topic, record.partition)
+            self._counted[key].append((record.offset, items))
+            self._read_to[key] = record.offset + 1
+
+    def _sum(self, key: Key, committed: int, since: Mapping[Key, int]) -> int:
+        start = max(committed, since.get(key, 0))
+        return sum(items for offset, items in self._counted.get(key, ()) if offset >= start)

@@ -1,0 +1,245 @@
+"""Reading from Kafka: one member of a group, batches per partition, commits that carry what is being inserted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from observe.errors import Lost, Misconfigured, ObserveError
+from observe.settings import KafkaSettings
+from observe.stream.kafka import config
+from observe.stream.ranges import Range, from_metadata, range_of, to_metadata
+from observe.types import Batch, BatchLimits, Record
+
+DRAIN_RECORDS = 64  # taken at once; bounds what is buffered beyond the limits of a batch
+WAIT_S = 0.5  # librdkafka's waits cannot be interrupted
+ASK_S = 5.0
+GONE = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError._ASSIGNMENT_LOST,
+)
+"""Answers to a commit of a member whose partitions have gone to others."""
+
+log = logging.getLogger(__name__)
+Key = tuple[str, int]
+
+
+class _Partition:
+    """One partition while this member holds it. A new assignment makes a new one: nothing of the old is valid."""
+
+    def __init__(self) -> None:
+        self.resolved = False  # whether the commit that the last owner left has been read
+        self.committed = 0
+        self.intent: Range | None = None  # what the last owner was inserting: it must come next, whole
+        self.records: deque[Record] = deque()
+        self.bytes = 0
+        self.since = 0.0  # monotonic arrival of the first record
+        self.handed: set[Range] = set()  # given out, not committed yet
+
+    def add(self, record: Record) -> None:
+        if not self.records:
+            self.since = time.monotonic()
+        self.records.append(record)
+        self.bytes += len(record.value)
+
+    def complete(self, limits: BatchLimits) -> bool:
+        if not self.resolved or not self.records:
+            return False
+        if self.intent is not None:
+            return self.records[-1].offset >= self.intent.last
+        return (
+            self.bytes >= limits.max_bytes
+            or len(self.records) >= limits.max_records
+            or time.monotonic() - self.since >= limits.max_age_s
+        )
+
+    def take(self, limits: BatchLimits) -> Batch | None:
+        """The next batch; None where all records of the range to repeat have expired."""
+        intent, self.intent = self.intent, None
+        taken: list[Record] = []
+        size = 0
+        while self.records:
+            record = self.records[0]
+            size += len(record.value)
+            if record.offset > intent.last if intent else taken and _over(limits, len(taken), size):
+                break
+            taken.append(self.records.popleft())
+        self.bytes -= sum(len(record.value) for record in taken)
+        self.since = time.monotonic()
+        if not taken:
+            return None
+        handed = intent or Range(taken[0].offset, taken[-1].offset)
+        self.handed.add(handed)
+        return Batch(tuple(taken), handed.first, handed.last)
+
+
+class KafkaConsumer:
+    """Not safe from several threads. Rebalances happen inside `poll` and `heartbeat` only."""
+
+    def __init__(
+        self, brokers: str, settings: KafkaSettings, group: str, topics: Sequence[str], limits: BatchLimits
+    ) -> None:
+        self._limits = limits
+        self._partitions: dict[Key, _Partition] = {}
+        self._rotation: deque[Key] = deque()  # longest unread first: no partition starves another
+        self._paused = False
+        self._asked = float("-inf")
+        self._consumer = config.connect(Consumer, config.consumer(brokers, settings, group))
+        self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+
+    def poll(self, timeout_s: float, /) -> Batch | None:
+        self._resume()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._resolve()
+            batch = self._next()
+            rest_s = deadline - time.monotonic()
+            if batch is not None or rest_s <= 0:
+                return batch
+            self._receive(min(rest_s, self._until_complete()))
+
+    def intend(self, batch: Batch, /) -> None:
+        partition = self._partitions.get((batch.topic, batch.partition))
+        if partition is None or range_of(batch) not in partition.handed:
+            raise Lost(f"{batch.token}: the partition was taken over")
+        self._commit(batch, batch.first_offset, to_metadata(range_of(batch)))
+
+    def commit(self, batch: Batch, /) -> None:
+        partition = self._partitions.get((batch.topic, batch.partition))
+        if partition is None or range_of(batch) not in partition.handed:
+            return  # committed already, or for its new owner to commit
+        try:
+            self._commit(batch, batch.last_offset + 1, "")
+        except Lost as error:
+            log.warning("not committed: %s", error)
+        partition.committed = batch.last_offset + 1
+        partition.handed.discard(range_of(batch))
+
+    def heartbeat(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._consumer.pause(_topic_partitions(self._partitions))
+        self._receive(0.0)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    # ── what Kafka tells ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _assigned(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        for p in partitions:
+            self._partitions[p.topic, p.partition] = _Partition()
+            self._rotation.append((p.topic, p.partition))
+        if self._paused:
+            consumer.pause(partitions)
+        self._asked = float("-inf")
+
+    def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Nothing is committed here: what was intended is repeated by the next owner, under the same token."""
+        for p in partitions:
+            if self._partitions.pop((p.topic, p.partition), None) is not None:
+                self._rotation.remove((p.topic, p.partition))
+        consumer.incremental_unassign(partitions)
+
+    def _resolve(self) -> None:
+        """Reads what the last owners left behind; until that is known, nothing is handed out."""
+        open_keys = [key for key, partition in self._partitions.items() if not partition.resolved]
+        if not open_keys or time.monotonic() - self._asked < 1.0:
+            return
+        self._asked = time.monotonic()
+        try:
+            for answer in self._consumer.committed(_topic_partitions(open_keys), timeout=ASK_S):
+                if answer.error is None:
+                    self._settle(self._partitions[answer.topic, answer.partition], answer)
+        except KafkaException as error:
+            _refuse_to_wait("cannot read what is committed", error)
+            log.info("Kafka: what is committed cannot be read, trying again: %s", error.args[0].str())
+
+    def _settle(self, partition: _Partition, answer: TopicPartition) -> None:
+        intent = from_metadata(answer.metadata)
+        if intent is not None:
+            low, _ = self._consumer.get_watermark_offsets(TopicPartition(answer.topic, answer.partition), timeout=ASK_S)
+            if low > intent.last:
+                log.warning("%s-%s: %s has expired before it was stored", answer.topic, answer.partition, intent)
+                intent = None
+        partition.committed, partition.intent, partition.resolved = max(0, answer.offset), intent, True
+
+    def _receive(self, timeout_s: float) -> None:
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return
+        for message in (first, *self._consumer.consume(DRAIN_RECORDS, 0)):
+            error = message.error()
+            partition = self._partitions.get((message.topic(), message.partition()))
+            if error is not None:
+                _refuse_to_wait("cannot read", error)
+                log.info("Kafka: %s", error.str())
+            elif partition is not None:
+                partition.add(to_record(message))
+
+    # ── what goes out ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _next(self) -> Batch | None:
+        for _ in range(len(self._rotation)):
+            partition = self._partitions[self._rotation[0]]
+            self._rotation.rotate(-1)
+            if partition.complete(self._limits) and (batch := partition.take(self._limits)) is not None:
+                return batch
+        return None
+
+    def _until_complete(self) -> float:
+        """Seconds until some batch is old enough, `WAIT_S` at most."""
+        ages = [p.since + self._limits.max_age_s for p in self._partitions.values() if p.records and not p.intent]
+        return min(WAIT_S, max(0.001, min(ages, default=float("inf")) - time.monotonic()))
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(_topic_partitions(self._partitions))
+
+    def _commit(self, batch: Batch, offset: int, metadata: str) -> None:
+        where = TopicPartition(batch.topic, batch.partition, offset, metadata)
+        try:
+            for answer in self._consumer.commit(offsets=[where], asynchronous=False):
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+        except KafkaException as error:
+            if error.args[0].code() in GONE:
+                raise Lost(f"{batch.token}: {error.args[0].str()}") from error
+            raise config.unavailable(f"cannot commit {batch.token}", error) from error
+
+
+def to_record(message: Any) -> Record:
+    headers = tuple((name, value or b"") for name, value in message.headers() or ())
+    return Record(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.value() or b"",  # a tombstone: nothing in it
+        max(0, message.timestamp()[1]),
+        message.key(),
+        headers,
+    )
+
+
+def _over(limits: BatchLimits, records: int, size: int) -> bool:
+    return records >= limits.max_records or size > limits.max_bytes
+
+
+def _topic_partitions(keys: Any) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition) for topic, partition in keys]
+
+
+def _refuse_to_wait(what: str, error: KafkaError | KafkaException) -> None:
+    """Raises where waiting cannot help."""
+    ours: ObserveError = config.unavailable(what, error)
+    if isinstance(ours, Misconfigured):
+        raise ours
