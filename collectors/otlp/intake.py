@@ -9,10 +9,11 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Final
 
+from collectors.metrics import record_bytes
 from collectors.otlp.answer import Outcome
 from collectors.otlp.budget import Budget, Lease
 from collectors.otlp.refusal import Malformed, Refusal, TooLarge, refusal_of
-from collectors.otlp.split import split
+from collectors.split import split
 from observe.errors import BadRecord, Unavailable
 from observe.interfaces import Producer
 from observe.stream import otlp
@@ -21,7 +22,6 @@ from observe.types import SIGNALS, TOPICS, Signal
 
 log = logging.getLogger(__name__)
 
-DEFAULT_RECORD_BYTES: Final = 8 * 2**20  # where the producer does not say what it takes
 BUDGET_BYTES: Final = 256 * 2**20
 ACK_TIMEOUT_S: Final = 30.0
 # Checking holds the interpreter for about 0.3 ms a megabyte: smaller requests are not worth a change of threads.
@@ -44,7 +44,7 @@ class Intake:
         self.budget = Budget(max(BUDGET_BYTES, 2 * max_request_bytes))
         self._producer = producer
         self._workers = workers
-        self._record_bytes = int(getattr(producer, "max_record_bytes", DEFAULT_RECORD_BYTES))
+        self._record_bytes = record_bytes(producer)
         self._received = {signal: RECEIVED.labels(signal) for signal in SIGNALS}
 
     def lease(self) -> Lease:

@@ -1,0 +1,5 @@
+"""Inference servers (vLLM, SGLang, TGI, Triton): their Prometheus endpoints as OTLP metrics."""
+
+from collectors.inference.scraper import run_inference
+
+__all__ = ["run_inference"]
