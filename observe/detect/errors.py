@@ -1,0 +1,70 @@
+"""Error-ratio shifts: two proportions, exact for small counts, widened by what errors vary anyway."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from observe.detect.evidence import Sample, count_evidence, current_of
+from observe.detect.findings import Findings
+from observe.detect.grid import METRIC, Grid, Ranges
+from observe.detect.statistics import Bools, Floats, Ints, combined
+from observe.settings import DetectSettings
+
+NEW_OPERATION_MIN_BASELINE = 100.0
+"""Requests that a service must have had before a new operation's errors are compared with the service's ratio."""
+
+
+def error_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: float) -> Findings:
+    """A new operation is held against what its service (same kind of span) used to do: errors that a release brings
+    along are no less errors because their operation has no past."""
+    sample = Sample(grid.errors, grid.requests)
+    span = grid.span
+    errors, requests = (sample.sums * ranges.baseline).sum(axis=1), (sample.trials * ranges.baseline).sum(axis=1)
+    group = groups(grid)
+    of_group = summed(group, errors), summed(group, requests)
+    new = ~ranges.testable & (of_group[1] >= NEW_OPERATION_MIN_BASELINE)
+    before, out_of = np.where(new, of_group[0], errors), np.where(new, of_group[1], requests)
+    judged = _judged(grid, ranges, new, settings)
+    evidence = np.where(judged, count_evidence(sample, ranges, span, (before, out_of)), 1.0)
+    base = before / np.maximum(out_of, 1.0)
+    ranged = [current_of(sample, ranges, length) for length in span.scales]
+    after = np.stack([current.total / np.maximum(current.n, 1.0) for current in ranged])
+    enough = (after - base >= settings.error_min_increase) & (after >= settings.error_min_ratio * base)
+    p = np.where(enough, evidence, 1.0)  # [scale, series]
+    alone = p <= rare
+    scale = np.where(alone.any(axis=0), np.argmax(alone, axis=0), np.argmin(p, axis=0))
+    series = np.arange(p.shape[1])
+    return Findings(
+        measures=("error_ratio",),
+        unit="1",
+        tested=np.asarray(judged.any(axis=0)),
+        p=combined(p, axis=0),
+        choice=np.zeros(len(series), dtype=np.int64),
+        before=base,
+        after=after[scale, series],
+        samples=np.stack([current.n for current in ranged])[scale, series],
+        statistics=(sample,),
+    )
+
+
+def groups(grid: Grid) -> Ints:
+    """Number of each series' (service, kind); [series]."""
+    kinds = grid.keys.select("service", "kind")
+    numbered = kinds.unique().sort("service", "kind").with_row_index("group")
+    group: Ints = kinds.join(numbered, on=["service", "kind"], how="left", maintain_order="left")["group"].to_numpy()
+    return group.astype(np.int64)
+
+
+def summed(group: Ints, values: Floats) -> Floats:
+    """Each series' group total; [series]."""
+    totals: Floats = np.bincount(group, weights=values).astype(np.float64)
+    return totals[group]
+
+
+def _judged(grid: Grid, ranges: Ranges, new: Bools, settings: DetectSettings) -> Bools:
+    scales = grid.span.scales
+    requests: Floats = np.stack([
+        current_of(Sample(grid.requests, grid.requests), ranges, length).n for length in scales
+    ])  # fmt: skip
+    reach = np.array(scales)[:, None] <= np.where(new, scales[0], ranges.guard)
+    return (requests >= settings.min_requests) & reach & ~grid.is_kind(METRIC)

@@ -1,0 +1,207 @@
+"""From rows of windows to matrices [series, window]: the one shape that every test reads.
+
+Series are (service, operation, kind), versions added up. Histograms stay in long form (one entry per non-empty bucket)
+and are folded over buckets or over windows as a test needs them; a cube of series × windows × buckets never exists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from observe.detect.statistics import Bools, Floats, Ints
+from observe.settings import DetectSettings
+from observe.types import WINDOW_NS, Interval
+
+KEYS = ["service", "operation", "kind"]
+METRIC = "Metric"
+
+LOWEST_BUCKET, HIGHEST_BUCKET = -160, 400  # 1 µs … 9 h; hostile bucket numbers must not cost memory
+SCALES = (1, 2, 4, 8)  # multiples of current_s that a shift is looked for in
+WARM_UP_WINDOWS = 3  # first windows of a series' life, left out of its baseline where there are enough others
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The settled windows that a look reads: `length` of them from `first_ns` on, the newest last."""
+
+    first_ns: int
+    length: int
+    scales: tuple[int, ...]  # candidate lengths of the current range, in windows
+    min_baseline: int  # windows
+
+    @property
+    def end_ns(self) -> int:
+        return self.first_ns + self.length * WINDOW_NS
+
+    def index(self, at_ns: int) -> int:
+        """The window that holds `at_ns`, relative to the first; outside [0, length) it is another span's."""
+        return (at_ns - self.first_ns) // WINDOW_NS
+
+
+def span_of(now_ns: int, settings: DetectSettings) -> Span:
+    settled_ns = (now_ns - int(settings.settle_s * 10**9)) // WINDOW_NS * WINDOW_NS
+    current = max(1, round(settings.current_s * 10**9 / WINDOW_NS))
+    length = current + math.ceil(settings.baseline_s * 10**9 / WINDOW_NS)
+    return Span(
+        first_ns=settled_ns - length * WINDOW_NS,
+        length=length,
+        scales=tuple(current * scale for scale in SCALES),
+        min_baseline=math.ceil(settings.min_baseline_s * 10**9 / WINDOW_NS),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The non-empty buckets of all histograms, sorted by window."""
+
+    series: Ints  # [rows]
+    window: Ints  # [rows]
+    first: Ints  # [rows] index of the row's first bucket
+    cell: Ints  # [buckets] series × width + bucket
+    count: Floats  # [buckets]
+    lowest: int  # bucket number of column 0
+    width: int  # buckets per series
+
+    def histogram(self, series: int, windows: Bools | None = None, since: int = 0) -> Floats:
+        """Counts per series and bucket over the masked windows ([series, window]), or over all from `since` on."""
+        row = int(np.searchsorted(self.window, since))
+        start = int(self.first[row]) if row < len(self.first) else len(self.cell)
+        weights = self.count[start:]
+        if windows is not None:
+            weights = weights * self.spread(windows[self.series, self.window].astype(np.float64))[start:]
+        folded = np.bincount(self.cell[start:], weights=weights, minlength=series * self.width)
+        return folded.astype(np.float64, copy=False).reshape(series, self.width)
+
+    def spread(self, per_row: Floats) -> Floats:
+        return np.repeat(per_row, np.diff(self.first, append=len(self.cell)))
+
+    def scored(self, score: Floats, shape: tuple[int, int]) -> Floats:
+        """Sum of score × count per series and window; `score` is [series, bucket]."""
+        if not len(self.cell):
+            return np.zeros(shape)
+        per_row = np.add.reduceat(score.ravel()[self.cell] * self.count, self.first)
+        return _folded(self.series, self.window, per_row, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    keys: pl.DataFrame  # [series] service, operation, kind
+    span: Span
+    requests: Floats  # [series, window]
+    errors: Floats  # [series, window]
+    entries: Entries
+    live: Bools  # [window] whether any series sent anything: else telemetry itself was away
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.keys), self.span.length
+
+    def is_kind(self, *kinds: str) -> Bools:
+        return self.keys["kind"].is_in(list(kinds)).to_numpy()
+
+
+def grid_of(windows: pl.DataFrame, span: Span) -> Grid:
+    """All series that have a row in the span; rows may come in any order."""
+    index = (pl.col("window_start_ns") - span.first_ns) // WINDOW_NS
+    rows = windows.select(
+        index.cast(pl.Int32).alias("window"),
+        *KEYS,
+        pl.col("requests", "errors").cast(pl.Float64),
+        "latency_buckets",
+    ).filter(pl.col("window").is_between(0, span.length - 1))
+    if not rows["window"].is_sorted():
+        rows = rows.sort("window", maintain_order=True)
+    keys = rows.select(KEYS).unique().sort(KEYS).with_row_index("series")
+    rows = rows.join(keys, on=KEYS, how="left", maintain_order="left")
+    series, window = rows["series"].to_numpy().astype(np.int64), rows["window"].to_numpy().astype(np.int64)
+    shape = (len(keys), span.length)
+    requests = _folded(series, window, rows["requests"].to_numpy(), shape)
+    return Grid(
+        keys=keys.drop("series"),
+        span=span,
+        requests=requests,
+        errors=_folded(series, window, rows["errors"].to_numpy(), shape),
+        entries=_entries(series, window, rows["latency_buckets"]),
+        live=np.asarray((requests > 0).sum(axis=0) > 0),
+    )
+
+
+def _folded(series: Ints, window: Ints, values: Floats, shape: tuple[int, int]) -> Floats:
+    flat = np.bincount(series * shape[1] + window, weights=values, minlength=shape[0] * shape[1])
+    return flat.astype(np.float64, copy=False).reshape(shape)
+
+
+def _entries(series: Ints, window: Ints, histograms: pl.Series) -> Entries:
+    sizes = histograms.list.len().fill_null(0).to_numpy().astype(np.int64)
+    filled = sizes > 0
+    flat = histograms.explode(empty_as_null=False, keep_nulls=False).struct
+    bucket = flat.field("bucket").to_numpy().astype(np.int64)
+    np.clip(bucket, LOWEST_BUCKET, HIGHEST_BUCKET, out=bucket)
+    lowest, highest = (int(bucket.min()), int(bucket.max())) if len(bucket) else (0, 0)
+    width = highest - lowest + 1
+    series, window, sizes = series[filled], window[filled], sizes[filled]
+    bucket += np.repeat(series * width - lowest, sizes)
+    count = flat.field("count").to_numpy().astype(np.float64)
+    return Entries(series, window, np.cumsum(sizes) - sizes, bucket, count, lowest, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Which windows each series is compared with (`baseline`), and which may be looked at (`current`)."""
+
+    baseline: Bools  # [series, window]
+    guard: Ints  # [series] newest windows kept out of the baseline; no current range is longer; 0 = not testable
+    current: Bools  # [series, window] False where a past incident lies
+    onset_from: Ints  # [series] first window in which the onset may lie
+
+    @property
+    def testable(self) -> Bools:
+        return self.guard > 0
+
+
+ONSET_WINDOWS = 90  # 15 min
+
+
+def ranges_of(grid: Grid, abnormal: Sequence[Interval]) -> Ranges:
+    """Baseline and current windows of every series, with incidents left out.
+
+    The guard between them is the longest current range for which twice as much baseline remains: a fault that grows
+    for minutes before it is noticed must not teach the baseline.
+    """
+    span = grid.span
+    usable, current, onset_from = _without(grid, abnormal)
+    first = np.argmax(grid.requests > 0, axis=1) if grid.shape[0] else np.zeros(0, dtype=np.int64)
+    index = np.arange(span.length)
+    usable &= (index >= first[:, None]) & grid.live
+    aged = usable[:, : span.length - span.scales[0]].sum(axis=1)
+    warm_up = np.where(first > 0, np.clip(aged - span.min_baseline, 0, WARM_UP_WINDOWS), 0)
+    usable &= index >= (first + warm_up)[:, None]
+    guard = np.zeros(len(first), dtype=np.int64)
+    for scale in span.scales:
+        left = usable[:, : max(0, span.length - scale)].sum(axis=1)
+        guard = np.where(left >= np.maximum(span.min_baseline, 2 * scale * (scale > span.scales[0])), scale, guard)
+    return Ranges(usable & (index < span.length - guard[:, None]) & (guard > 0)[:, None], guard, current, onset_from)
+
+
+def _without(grid: Grid, abnormal: Sequence[Interval]) -> tuple[Bools, Bools, Ints]:
+    span = grid.span
+    usable, current = np.ones(grid.shape, dtype=bool), np.ones(grid.shape, dtype=bool)
+    onset_from = np.full(grid.shape[0], max(0, span.length - ONSET_WINDOWS))
+    newest = span.length - span.scales[0]
+    for interval in abnormal:
+        start = max(0, span.index(interval.start_ns))
+        end = min(span.length, span.index(interval.end_ns - 1) + 1)
+        if start >= end:
+            continue
+        of = grid.keys["service"].to_numpy() == interval.service if interval.service else slice(None)
+        usable[of, start:end] = False
+        if end <= newest:
+            current[of, start:end] = False
+        else:
+            onset_from[of] = np.minimum(onset_from[of], max(0, start - span.scales[-1]))
+    return usable, current, onset_from

@@ -1,0 +1,126 @@
+"""Latency shifts: quantiles of exponential histograms for the effect, exceedances and ranks for the evidence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from observe.detect.evidence import Sample, count_evidence, current_of, rank_evidence
+from observe.detect.findings import Findings
+from observe.detect.grid import Grid, Ranges
+from observe.detect.statistics import Bools, Floats, Ints, combined
+from observe.frames import BUCKETS_PER_OCTAVE
+from observe.settings import DetectSettings
+
+MEASURES = ("latency_p99_ms", "latency_p95_ms", "latency_p50_ms")
+QUANTILES = (0.99, 0.95, 0.50)
+
+
+def quantile_ms(histogram: Floats, q: float, lowest: int) -> Floats:
+    """Quantiles of histograms [series, bucket] whose column 0 is bucket `lowest`; log-linear inside a bucket.
+
+    Off by at most half a bucket (2.2 %) if requests lie unevenly in it; 0 where the histogram is empty.
+    """
+    above = np.cumsum(histogram, axis=1)
+    target = q * above[:, -1]
+    column = np.minimum((above < target[:, None]).sum(axis=1), histogram.shape[1] - 1)[:, None]
+    inside = np.take_along_axis(histogram, column, axis=1)[:, 0]
+    below = np.take_along_axis(above, column, axis=1)[:, 0] - inside
+    part = np.clip((target - below) / np.maximum(inside, 1e-12), 0.0, 1.0)
+    exponent = (column[:, 0] + lowest + part) / BUCKETS_PER_OCTAVE
+    return np.where(above[:, -1] > 0, np.exp2(exponent), 0.0)
+
+
+def exceedance(histogram: Floats, q: float) -> Floats:
+    """1 for buckets above the one that holds the quantile, 0 for it and those below; [series, bucket]."""
+    above = np.cumsum(histogram, axis=1)
+    column = (above < q * above[:, -1:]).sum(axis=1)
+    above_it: Floats = (np.arange(histogram.shape[1]) > column[:, None]).astype(np.float64)
+    return above_it
+
+
+def ranks(histogram: Floats) -> Floats:
+    """Mid-rank of each bucket in its histogram, −½ … ½ (Bross 1958, doi:10.2307/2527727); [series, bucket]."""
+    total = np.maximum(histogram.sum(axis=1, keepdims=True), 1.0)
+    middle: Floats = (np.cumsum(histogram, axis=1) - histogram / 2.0) / total - 0.5
+    return middle
+
+
+def latency_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: float) -> Findings:
+    """At most one shift a series: of the highest quantile that moved by enough and with evidence."""
+    entries, span = grid.entries, grid.span
+    series = grid.shape[0]
+    before = entries.histogram(series, ranges.baseline)
+    requests = entries.scored(np.ones_like(before), grid.shape)
+    p99 = Sample(entries.scored(exceedance(before, 0.99), grid.shape), requests)
+    p95 = Sample(entries.scored(exceedance(before, 0.95), grid.shape), requests)
+    rank = Sample(entries.scored(ranks(before), grid.shape), requests, "rank")
+    evidence = np.stack([count_evidence(p99, ranges, span), count_evidence(p95, ranges, span),
+                         rank_evidence(rank, ranges, span)])  # fmt: skip
+    judged = _judged(requests, before, ranges, span.scales, settings)
+    evidence = np.where(judged, evidence, 1.0)  # [statistic, scale, series]
+    after = np.stack([_quantiles(_histogram_of(grid, ranges, length), entries.lowest) for length in span.scales], 1)
+    base = _quantiles(before, entries.lowest)
+    p = _by_measure(evidence, base[:, None], after, settings)
+    return _chosen(p, base, after, np.stack([_requests(requests, ranges, k) for k in span.scales]), judged, rare,
+                   (p99, p95, rank))  # fmt: skip
+
+
+def _judged(requests: Floats, before: Floats, ranges: Ranges, scales: tuple[int, ...], s: DetectSettings) -> Bools:
+    """[scale, series]: enough requests in the range, and a baseline that it does not reach into."""
+    enough = np.stack([_requests(requests, ranges, length) >= s.min_requests for length in scales])
+    reach = np.array(scales)[:, None] <= ranges.guard
+    judged: Bools = enough & reach & (before.sum(axis=1) >= s.min_requests)
+    return judged
+
+
+def _requests(requests: Floats, ranges: Ranges, length: int) -> Floats:
+    return current_of(Sample(requests, requests), ranges, length).n
+
+
+def _histogram_of(grid: Grid, ranges: Ranges, length: int) -> Floats:
+    since = grid.span.length - length
+    windows = None if ranges.current.all() else ranges.current
+    return grid.entries.histogram(grid.shape[0], windows, since)
+
+
+def _quantiles(histogram: Floats, lowest: int) -> Floats:
+    return np.stack([quantile_ms(histogram, q, lowest) for q in QUANTILES])
+
+
+def _by_measure(evidence: Floats, base: Floats, after: Floats, settings: DetectSettings) -> Floats:
+    """p-values [measure, scale, series], 1 where the measure's effect is too small.
+
+    Evidence of a lower statistic speaks for a higher quantile only where its own quantile moved at least half as
+    much: at thousands of requests a median that moved by 1 % is certain, and says nothing about P99.
+    """
+    relative = (after - base) / np.maximum(base, 1e-12)
+    enough = (relative > settings.p99_min_increase) & (after - base > settings.p99_min_increase_ms)
+    half = relative > settings.p99_min_increase / 2.0
+    p99, p95, rank = (np.where(half[i], evidence[i], 1.0) for i in range(3))
+    none = np.ones_like(p99)
+    p = np.stack([np.stack([p99, p95, rank]), np.stack([none, p95, rank]), np.stack([none, none, rank])])
+    return np.where(enough[:, None], p, 1.0)  # [measure, statistic, scale, series]
+
+
+def _chosen(
+    p: Floats, base: Floats, after: Floats, requests: Floats, judged: Bools, rare: float, samples: tuple[Sample, ...]
+) -> Findings:
+    per_measure = combined(p, axis=(1, 2))  # [measure, series]
+    certain = per_measure <= rare
+    choice: Ints = np.where(certain.any(axis=0), np.argmax(certain, axis=0), np.argmin(per_measure, axis=0))
+    series = np.arange(per_measure.shape[1])
+    by_scale = p[choice, :, :, series].min(axis=1)  # [series, scale]
+    # The shortest range that is certain by itself describes the present best; else the most certain.
+    alone = by_scale <= rare
+    scale = np.where(alone.any(axis=1), np.argmax(alone, axis=1), np.argmin(by_scale, axis=1))
+    return Findings(
+        measures=MEASURES,
+        unit="ms",
+        tested=np.asarray(judged.any(axis=0)),
+        p=per_measure[choice, series],
+        choice=choice,
+        before=base[choice, series],
+        after=after[choice, scale, series],
+        samples=requests[scale, series],
+        statistics=samples,
+    )

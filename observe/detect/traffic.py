@@ -1,0 +1,126 @@
+"""Traffic shifts: drops, surges and silence, held against the median of the baseline's minutes.
+
+Traffic moves for reasons that are nobody's fault, and a page for it is seldom urgent. So every doubt ends the matter:
+the change must beat the median, the newest ten minutes and the extremes of the baseline, and show in the whole service.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from observe.detect.errors import groups, summed
+from observe.detect.evidence import Sample
+from observe.detect.findings import Findings
+from observe.detect.grid import METRIC, Grid, Ranges
+from observe.detect.statistics import Bools, Floats, Ints, block_sums, count_lower, count_upper
+from observe.settings import DetectSettings
+from observe.types import WINDOW_NS
+
+MIN_BLOCKS = 10
+RECENT_BLOCKS = 10
+LEAST_SPREAD = 0.1  # of the median: nobody's traffic is steadier than that for long
+SERVING = ("Server", "Consumer")
+
+
+def traffic_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, last_window_ns: int) -> Findings:
+    """`last_window_ns` is the newest window with data of anyone, settled or not.
+
+    Windows from there on are not judged: at the end of all telemetry nobody has fallen silent.
+    """
+    length = grid.span.scales[min(1, len(grid.span.scales) - 1)]
+    end = min(grid.span.length, grid.span.index(last_window_ns))
+    if end < 2 * length:
+        return _nothing(grid)
+    baseline = ranges.baseline[:, :end] & grid.live[:end]
+    level = _levels(grid.requests[:, :end], baseline, length)
+    live = np.broadcast_to(grid.live[end - length : end].astype(np.float64), (grid.shape[0], length))
+    current = grid.requests[:, end - length : end] * live
+    mean = level.median * live.sum(axis=1) / length
+    total = current.sum(axis=1)
+    fell, rose = _effects(current, live, level, settings.traffic_min_change, groups(grid))
+    p = 2.0 * np.minimum(np.where(fell, count_lower(total, mean, level.shape), 1.0),
+                         np.where(rose, count_upper(total, mean, level.shape), 1.0))  # fmt: skip
+    tested = (level.blocks >= MIN_BLOCKS) & (level.median >= settings.min_requests) & _serving(grid) & ranges.testable
+    seconds = length * WINDOW_NS / 1e9
+    judged = np.arange(grid.span.length) < end
+    return Findings(
+        measures=("requests_per_s",),
+        unit="{request}/s",
+        tested=tested & (live.sum(axis=1) >= length / 2),
+        p=np.where(tested, np.minimum(p, 1.0), 1.0),
+        choice=np.zeros(len(total), dtype=np.int64),
+        before=level.median / seconds,
+        after=total / np.maximum(live.sum(axis=1), 1.0) * length / seconds,
+        samples=total,
+        statistics=(Sample(grid.requests * judged, np.broadcast_to(grid.live * judged * 1.0, grid.shape), "poisson"),),
+    )
+
+
+class _Levels:
+    """Robust location and spread of blocks of `length` windows; all [series]."""
+
+    def __init__(self, sums: Floats, whole: Bools) -> None:
+        self.blocks = whole.sum(axis=1)
+        self.median = _median(sums, whole)
+        self.recent = _median(sums[:, -RECENT_BLOCKS:], whole[:, -RECENT_BLOCKS:])
+        self.lowest = np.where(whole, sums, np.inf).min(axis=1, initial=np.inf)
+        self.highest = np.where(whole, sums, -np.inf).max(axis=1, initial=-np.inf)
+        deviation = 1.4826 * _median(np.abs(sums - self.median[:, None]), whole)
+        beyond = np.maximum(deviation**2 - self.median, (LEAST_SPREAD * self.median) ** 2)
+        self.shape = self.median**2 / np.maximum(beyond, 1e-9)
+
+
+def _levels(requests: Floats, baseline: Bools, length: int) -> _Levels:
+    whole = block_sums(baseline.astype(np.float64), length) == length
+    return _Levels(block_sums(requests, length), whole)
+
+
+def _median(values: Floats, allowed: Bools) -> Floats:
+    """Lower median of the allowed values of each row; 0 where there are none."""
+    if not values.shape[1]:
+        return np.zeros(len(values))
+    ordered = np.sort(np.where(allowed, values, np.inf), axis=1)
+    middle = np.maximum(allowed.sum(axis=1) - 1, 0) // 2
+    return np.where(allowed.any(axis=1), np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0], 0.0)
+
+
+def _effects(current: Floats, live: Floats, level: _Levels, change: float, group: Ints) -> tuple[Bools, Bools]:
+    length = current.shape[1]
+
+    def ratio(sums: Floats, windows: Floats, median: Floats) -> Floats:
+        share: Floats = sums / np.maximum(median * windows / length, 1e-9)
+        return share
+
+    newest: tuple[Floats, Floats] = current[:, -2:].sum(axis=1), live[:, -2:].sum(axis=1)
+    total: tuple[Floats, Floats] = current.sum(axis=1), live.sum(axis=1)
+    lowest: Floats = current.min(axis=1)
+    highest: Floats = current.max(axis=1)
+    low_rest, high_rest = (total[0] - lowest, total[1] - 1.0), (total[0] - highest, total[1] - 1.0)
+    whole: tuple[Floats, Floats] = summed(group, total[0]), total[1]
+    whole_median: Floats = summed(group, level.median)
+    fell, rose = np.ones(len(lowest), dtype=bool), np.ones(len(lowest), dtype=bool)
+    for sums, windows in (total, newest):
+        for median in (level.median, level.recent):
+            fell &= ratio(sums, windows, median) <= 1.0 - change
+            rose &= ratio(sums, windows, median) >= 1.0 + change
+    fell &= ratio(*low_rest, level.median) <= 1.0 - change
+    rose &= ratio(*high_rest, level.median) >= 1.0 + change
+    fell &= (total[0] < level.lowest) & (ratio(*whole, whole_median) <= 1.0 - change / 2.0)
+    rose &= (total[0] > level.highest) & (ratio(*whole, whole_median) >= 1.0 + change / 2.0)
+    return fell, rose
+
+
+def _serving(grid: Grid) -> Bools:
+    """What a service was asked; where it serves nobody (a job), whatever it does."""
+    serving = grid.is_kind(*SERVING)
+    service = grid.keys["service"]
+    serves = service.is_in(service.filter(pl.Series(serving)).unique().to_list()).to_numpy()
+    asked: Bools = (serving | ~serves) & ~grid.is_kind(METRIC)
+    return asked
+
+
+def _nothing(grid: Grid) -> Findings:
+    zeros = np.zeros(grid.shape[0])
+    return Findings(("requests_per_s",), "{request}/s", zeros > 0, zeros + 1.0, zeros.astype(np.int64), zeros, zeros,
+                    zeros, ())  # fmt: skip
