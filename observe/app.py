@@ -14,8 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, TypeVar
 
 from observe import pipeline
-from observe.alert.deliver import Delivery
-from observe.alert.webhooks import notifiers_of, receivers_of
+from observe.alert import Deliverer, notifiers_of
 from observe.api import create_app, serve
 from observe.audit import audit
 from observe.errors import Misconfigured, Unavailable
@@ -121,7 +120,13 @@ def _run_up(process: Process, settings: Settings) -> None:
     _api(process, store, stream, settings)
     producer = _producer(process, stream)
     _otlp(process, producer, settings)
-    _periodic_collectors(process, producer, settings)
+    wanted = {
+        "gpu": bool(settings.collect.gpu.enabled),
+        "inference": bool(settings.collect.inference.targets),
+        "host": settings.collect.host.enabled,
+    }
+    for kind in (kind for kind, on in wanted.items() if on):
+        _periodic_collector(process, producer, kind, settings)
     if settings.dashboard.enabled:
         _dashboard(process, settings)
 
@@ -136,8 +141,7 @@ def collect(kind: str, settings: Settings, *, ready: Callable[[], None]) -> int:
         if kind == "otlp":
             _otlp(process, producer, settings)
         else:
-            run = _collectors()[kind]
-            process.thread(f"collect-{kind}", lambda stop: run(producer, settings, stop))
+            _periodic_collector(process, producer, kind, settings)
         return process.run(ready)
     finally:
         process.close()
@@ -293,23 +297,21 @@ def _otlp(process: Process, producer: Producer, settings: Settings) -> None:
     log.info("OTLP: gRPC %s, HTTP %s", receiver.grpc_address, receiver.http_address)
 
 
-def _collectors() -> dict[str, Callable[[Producer, Settings, threading.Event], None]]:
+def _collectors(settings: Settings) -> dict[str, Callable[[Producer, threading.Event], None]]:
     from collectors.gpu import run_gpu
     from collectors.host import run_host
     from collectors.inference import run_inference
 
-    return {"gpu": run_gpu, "inference": run_inference, "host": run_host}
-
-
-def _periodic_collectors(process: Process, producer: Producer, settings: Settings) -> None:
-    wanted = {
-        "gpu": bool(settings.collect.gpu.enabled),
-        "inference": bool(settings.collect.inference.targets),
-        "host": settings.collect.host.enabled,
+    return {
+        "gpu": lambda producer, stop: run_gpu(producer, settings.collect.gpu, stop),
+        "inference": lambda producer, stop: run_inference(producer, settings.collect.inference, stop),
+        "host": lambda producer, stop: run_host(producer, settings.collect.host, stop),
     }
-    for kind, run in _collectors().items():
-        if wanted[kind]:
-            process.thread(f"collect-{kind}", lambda stop, run=run: run(producer, settings, stop))  # type: ignore[misc]
+
+
+def _periodic_collector(process: Process, producer: Producer, kind: str, settings: Settings) -> None:
+    run = _collectors(settings)[kind]
+    process.thread(f"collect-{kind}", lambda stop: run(producer, stop))
 
 
 def _writer(process: Process, stream: Stream, store: Store, settings: Settings) -> None:
@@ -329,17 +331,13 @@ def _writer(process: Process, stream: Stream, store: Store, settings: Settings) 
 
 
 def _watcher(process: Process, store: Store, settings: Settings) -> None:
-    delivery = Delivery(
-        notifiers_of(settings.alert),
-        store.save_notified,
-        receivers=receivers_of(settings.alert),
-        repeat_s=settings.alert.repeat_s,
-    )
-    delivery.start()
-    process.on_stop(delivery.close)
+    deliverer = Deliverer(notifiers_of(settings.alert), store.save_notified)
+    deliverer.start()
+    process.on_stop(deliverer.close)
 
     def tell(incidents: Sequence[Incident], now_ns: int) -> None:
-        delivery.tell(incidents, store.notified([incident.id for incident in incidents]), now_ns)
+        notified = store.notified([incident.id for incident in incidents])
+        deliverer.tell(incidents, notified, now_ns, settings.alert)
 
     def run(stop: threading.Event) -> None:
         def wait_until(at_ns: int) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from observe.alert.intervals import abnormal
-from observe.alert.lifecycle import step
+from observe.alert import abnormal, step
 from observe.detect import detect, gauge_shifts
 from observe.detect.rules import evaluate
 from observe.diagnose import diagnose
