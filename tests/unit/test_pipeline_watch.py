@@ -1,0 +1,126 @@
+"""The order of work in `watch` and `replay`, with a store double and a look that is told what to find."""
+
+from dataclasses import replace
+
+import pytest
+
+from observe import pipeline
+from observe.errors import Unavailable
+from observe.frames import empty
+from observe.settings import load
+from observe.types import Incident, Severity, State
+
+SECOND = 10**9
+SETTINGS = load(environ={})
+
+
+def incident(id_: str, at_s: int, *, state: State = State.FIRING, fired: bool = True, severity=Severity.WARNING):
+    at_ns = at_s * SECOND
+    resolved_ns = at_ns if state is State.RESOLVED else None
+    return Incident(
+        id_, 1, state, severity, id_, at_ns, at_ns, at_ns, resolved_ns, (), (), fired_ns=at_ns if fired else None
+    )
+
+
+class Store:
+    def __init__(self, saved=()):
+        self.saved = list(saved)
+        self.asked = []
+        self.away = 0
+
+    def settle(self, now_ns):
+        if self.away:
+            self.away -= 1
+            raise Unavailable("gone for a moment")
+        return 0
+
+    def frames(self, from_ns, to_ns):
+        self.asked.append((from_ns, to_ns))
+        return empty()
+
+    def incidents(self, **_):
+        return list(self.saved)
+
+    def save_incidents(self, incidents):
+        self.saved += incidents
+
+
+def run_watch(monkeypatch, store, look, looks: int):
+    monkeypatch.setattr(pipeline, "look", look)
+    at, told = [1_000_000 * SECOND], []
+
+    def wait_until(at_ns):
+        at[0] = at_ns
+        return len(told) + store.away < looks and at_ns < (1_000_000 + looks * 30) * SECOND
+
+    pipeline.watch(
+        store, lambda i, now: told.append((now, list(i))), SETTINGS, clock=lambda: at[0], wait_until=wait_until
+    )
+    return told
+
+
+def test_an_incident_is_saved_before_anybody_is_told(monkeypatch):
+    store = Store()
+    seen = []
+
+    def look(frames, known, now_ns, settings):
+        return [incident("a", now_ns // SECOND)] if not known else []
+
+    def tell_checks(incidents, now_ns):
+        seen.append([i.id for i in incidents])
+        assert [i.id for i in store.saved] == ["a"]
+
+    monkeypatch.setattr(pipeline, "look", look)
+    steps = iter([True, True, False])
+    pipeline.watch(store, tell_checks, SETTINGS, clock=lambda: 10**18, wait_until=lambda at: next(steps))
+    assert seen == [["a"], ["a"]]
+
+
+def test_a_store_that_is_away_is_asked_again_and_open_incidents_are_restored(monkeypatch):
+    store = Store(saved=[incident("old", 999_990)])
+    store.away = 2
+    known_at_look = []
+
+    def look(frames, known, now_ns, settings):
+        known_at_look.append([i.id for i in known])
+        return []
+
+    told = run_watch(monkeypatch, store, look, looks=2)
+    assert len(told) == 2
+    assert known_at_look == [["old"], ["old"]]
+
+
+def test_looks_come_when_a_window_has_just_settled():
+    settings = load(environ={}, options={"detect.settle_s": 12})
+    first = pipeline.next_look_ns(1_000_000 * SECOND, settings)
+    assert first == 1_000_002 * SECOND  # window [999 980, 999 990) + 12 s
+    assert pipeline.next_look_ns(first, settings) == first + 10 * SECOND
+
+
+def test_replay_reports_what_fired_worst_first_and_drops_what_did_not(monkeypatch):
+    script = {
+        3: [incident("warn", 30), incident("pending", 30, state=State.PENDING, fired=False)],
+        5: [incident("crit", 50, severity=Severity.CRITICAL)],
+        7: [replace(incident("warn", 30, state=State.RESOLVED), version=2)],
+    }
+    counter = iter(range(1000))
+    monkeypatch.setattr(pipeline, "look", lambda *_: script.get(next(counter), []))
+    result = pipeline.replay(lambda a, b: empty(), 0, 120 * SECOND, SETTINGS)
+    assert [(i.id, i.version) for i in result] == [("crit", 1), ("warn", 2)]
+
+
+@pytest.mark.parametrize("hours", [0.5, 3])
+def test_replay_reads_in_chunks_and_looks_at_every_window_once(monkeypatch, hours):
+    asked, looked = [], []
+    monkeypatch.setattr(pipeline, "look", lambda frames, known, now_ns, settings: looked.append(now_ns) or [])
+
+    def read(from_ns, to_ns):
+        asked.append((from_ns, to_ns))
+        return empty()
+
+    end = int(hours * 3600) * SECOND
+    pipeline.replay(read, 0, end, SETTINGS)
+    assert len(asked) == max(1, int(hours))
+    assert asked[-1][1] == end
+    assert looked == sorted(set(looked))
+    assert len(looked) == int(hours * 360) + 1
