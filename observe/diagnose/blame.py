@@ -1,0 +1,190 @@
+"""Blame: for each symptom, what part of it each suspect accounts for, after taking off what noise could have done.
+
+A vector of blame has one place for every service, then every virtual node, then outside traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from observe.diagnose import attribution
+from observe.diagnose.attribution import SIGMAS, Split
+from observe.diagnose.graph import Bools, Floats, Ints, Picture
+from observe.diagnose.symptoms import Symptom
+from observe.diagnose.tails import Tails
+
+SURGE_FROM, SURGE_SURE = 1.3, 1.6
+"""Traffic from outside that grew less than the first does not count as a surge; from the second on it surely is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blamer:
+    """Everything that the blame of several symptoms shares."""
+
+    picture: Picture
+    tails: Tails | None
+    owner: Ints
+    traffic: attribution.Traffic
+    splits: dict[int, Split]
+    tail_splits: dict[int, Split]
+
+    @property
+    def size(self) -> int:
+        return len(self.picture.services) + len(self.picture.virtual) + 1
+
+    @property
+    def outside(self) -> int:
+        return self.size - 1
+
+    def blame(self, symptom: Symptom) -> Floats:
+        """Parts of 1; their sum falls short of 1 by what is not explained."""
+        if symptom.aspect == "traffic":
+            return self._traffic(symptom)
+        if symptom.aspect == "errors":
+            found = self._errors(symptom.service)
+        else:
+            found = self._latency(symptom.service, symptom.sign)
+        surge = self.surge(symptom.service) if symptom.sign > 0 else 0.0
+        found = found * (1 - surge)
+        found[self.outside] += surge
+        return found
+
+    def surge(self, service: int) -> float:
+        """How sure it is that outside traffic rose for the requests that reach `service`: 0..1."""
+        total = self.traffic.total[:, service]
+        ratio = min(self.entry_ratio(), (total[1] + 1e-3) / (total[0] + 1e-3))
+        return float(np.clip((ratio - SURGE_FROM) / (SURGE_SURE - SURGE_FROM), 0.0, 1.0))
+
+    def entry_ratio(self) -> float:
+        """Outside requests of all services together, after over before."""
+        outside = self.traffic.outside.sum(axis=1)
+        return float((outside[1] + 1e-3) / (outside[0] + 1e-3))
+
+    def _latency(self, service: int, sign: int) -> Floats:
+        split = self.splits[service]
+        found, explained = self._parts(split, sign)
+        weak = sign * split.total < 3 * split.total_error or explained < 0.3 * abs(split.total)
+        if weak and service in self.tail_splits:
+            tail, more = self._parts(self.tail_splits[service], sign)
+            if more > 0:
+                split, found, explained = self.tail_splits[service], tail, more
+        least = 0.7 * max(0.0, sign * split.total - SIGMAS * split.total_error)
+        return found / max(explained, least, 1e-9)
+
+    def _parts(self, split: Split, sign: int) -> tuple[Floats, float]:
+        """Blame in the unit of the split, and its sum."""
+        found = np.zeros(self.size)
+        services = len(self.picture.services)
+        found[:services] = np.maximum(sign * split.own - SIGMAS * split.own_error, 0.0)
+        edges = np.maximum(sign * split.edge - SIGMAS * split.edge_error, 0.0)
+        np.add.at(found, self.owner, edges)
+        calls = np.where(recounted(self.picture), np.maximum(sign * split.calls, 0.0), 0.0)
+        np.add.at(found, self._who_recounts(), calls)
+        found[np.abs(found) < 0.01 * abs(split.total)] = 0.0
+        return found, float(found.sum())
+
+    def _who_recounts(self) -> Ints:
+        """More calls are the caller's doing, unless it repeats calls that fail."""
+        edges = self.picture.edges
+        failing = edges.errors[1] > edges.errors[0] + 0.05 * edges.calls[1]
+        return np.where(failing, edges.callee, edges.caller)
+
+    def _errors(self, service: int) -> Floats:
+        flow = attribution.errors(self.picture, service)
+        found = np.zeros(self.size)
+        found[: len(self.picture.services)] = flow.own
+        for i in np.flatnonzero(flow.edge > 0.01).tolist():
+            found += flow.edge[i] * self._behind(int(self.picture.edges.callee[i]))
+        return found
+
+    def _behind(self, callee: int) -> Floats:
+        """Who is to blame for calls that only their caller saw fail: a callee that got slow is timed out, and what
+        made it slow is the cause; else the callee itself."""
+        alone = np.zeros(self.size)
+        alone[callee] = 1.0
+        nodes = self.picture.nodes
+        if callee >= len(self.picture.services):
+            return alone
+        slow = nodes.duration_change_ms[callee] > max(
+            4 * nodes.duration_error_ms[callee], 0.3 * nodes.duration_ms[0, callee]
+        )
+        if not slow or callee not in self.splits:
+            return alone
+        found, explained = self._parts(self.splits[callee], 1)
+        return found / explained if explained > 0 else alone
+
+    def _traffic(self, symptom: Symptom) -> Floats:
+        """Walks up to where the change of the request rate began: outside, or a caller that calls more or less."""
+        found = np.zeros(self.size)
+        edges, total = self.picture.edges, self.traffic.total
+        at, seen = symptom.service, set[int]()
+        while at not in seen:
+            seen.add(at)
+            change = symptom.sign * (total[1, at] - total[0, at])
+            if change <= 0:
+                break
+            outside = symptom.sign * (self.traffic.outside[1, at] - self.traffic.outside[0, at])
+            if outside > 0.5 * change:
+                found[self.outside] = min(1.0, outside / change)
+                break
+            into = np.flatnonzero(edges.callee == at)
+            if not len(into):
+                break
+            caller = edges.caller[into]
+            by_count = symptom.sign * (edges.calls[1] - edges.calls[0])[into] * total.mean(axis=0)[caller]
+            by_caller = symptom.sign * edges.calls.mean(axis=0)[into] * (total[1] - total[0])[caller]
+            if by_count.max() >= by_caller.max():
+                found[int(caller[int(by_count.argmax())])] = float(np.clip(by_count.max() / change, 0.0, 1.0))
+                break
+            at = int(caller[int(by_caller.argmax())])
+        return found
+
+
+def blamer(picture: Picture, tails: Tails | None, services: Sequence[int]) -> Blamer:
+    """Prepared for symptoms of the given services."""
+    callees = picture.edges.callee[picture.edges.callee < len(picture.services)]
+    wanted = np.array(sorted({*services, *np.unique(callees).tolist()}), np.int64)
+    splits = dict(zip(wanted.tolist(), attribution.latency(picture, wanted), strict=True))
+    return Blamer(
+        picture,
+        tails,
+        attribution.owners(picture),
+        attribution.traffic(picture),
+        splits,
+        _tail_splits(picture, tails, splits) if tails is not None else {},
+    )
+
+
+def _tail_splits(picture: Picture, tails: Tails, splits: dict[int, Split]) -> dict[int, Split]:
+    """The same weights on the time beyond the old P99 instead of on means."""
+    services = np.array(sorted(splits), np.int64)
+    factor, weight = attribution.flow(picture)
+    reached = attribution.reach(picture, services, weight)
+    waited = np.where(picture.edges.waits, factor[picture.edges.caller], 0.0)
+    found = {}
+    for row, service in zip(reached, services.tolist(), strict=True):
+        on_edge = row[picture.edges.caller] * waited
+        own, edge = row * tails.own, on_edge * tails.edge
+        found[service] = Split(
+            total=float(own.sum() + edge.sum()),
+            total_error=0.0,
+            own=own,
+            own_error=row * tails.own_error,
+            edge=edge,
+            edge_error=on_edge * tails.edge_error,
+            calls=np.zeros_like(edge),
+            mix=np.zeros_like(own),
+        )
+    return found
+
+
+def recounted(picture: Picture) -> Bools:
+    """Edges whose calls per request changed by a quarter or more, beyond noise."""
+    edges = picture.edges
+    requests = np.maximum(picture.nodes.requests[:, edges.caller], 1.0)
+    change = np.abs(edges.calls[1] - edges.calls[0])
+    error = np.sqrt(np.maximum(edges.calls.max(axis=0), 1e-3) * (1 / requests).sum(axis=0))
+    return np.asarray((change > 0.25 * np.maximum(edges.calls[0], 0.02)) & (change > 5 * error))

@@ -1,0 +1,203 @@
+"""Narrowing: which instance, version or host of a guilty service carries the slow or failing requests.
+
+Each value's excess is what its spans took (or erred) beyond the level of their operation before the onset, so another
+mix of operations is no excess. A value is named when it carries nearly all of the excess and the others, with enough
+requests to judge, have next to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from observe.diagnose.levels import Periods
+from observe.types import WINDOW_NS
+
+Of = Literal["self", "client", "errors"]
+COVER = 0.8  # of the excess, by the values that are named
+REST = 0.25  # of the named ones' excess per request, at most, by the others
+MIN_REQUESTS = 20
+SIGMAS = 4.0
+RELEASE_NS = 12 * WINDOW_NS
+"""A version first seen within this of the onset arrived with the trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One instance, version or host. `excess` is per request, in ms or errors, `error` its standard error."""
+
+    name: str
+    requests: float
+    requests_before: float
+    level_before: float
+    excess: float
+    error: float
+    first_seen_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The values that carry the excess, and the others."""
+
+    dimension: str
+    carriers: tuple[Value, ...]
+    others: tuple[Value, ...]
+    unit: str  # "ms", or "1" for errors per request
+
+
+def rows_of(selfs: pl.DataFrame, services: Sequence[str], when: Periods, of: Of) -> pl.DataFrame:
+    """Per service, operation, version, instance, host and period: n, total, and the excess over the operation's level
+    before, with its variance. `of` says whether time of its own, of its outgoing calls, or errors are meant."""
+    client = pl.col("kind") == "Client"
+    total = pl.col("origin_errors") if of == "errors" else pl.col("self_sum_ms")
+    places = ["service", "operation", "kind", "version", "instance", "host"]
+    sums = (
+        selfs.lazy()
+        .filter(pl.col("service").is_in(list(services)) & (client if of == "client" else ~client))
+        .with_columns(when.mark())
+        .group_by(*places, "window_start_ns", "period")
+        .agg(n=pl.col("requests").sum().cast(pl.Float64), total=total.sum().cast(pl.Float64))
+        .group_by(*places, "period")
+        .agg(
+            pl.col("n").sum(),
+            pl.col("total").sum(),
+            square=(pl.col("total") ** 2 / pl.col("n")).sum(),
+            windows=pl.len(),
+            first_seen_ns=pl.col("window_start_ns").min(),
+        )
+        .collect()
+    )
+    alike = ["service", "operation", "kind"]
+    old = sums.filter(pl.col("period") == 0)
+    base = old.group_by(alike).agg(
+        base=pl.col("total").sum() / pl.col("n").sum(),
+        spread=(pl.col("square") - pl.col("total") ** 2 / pl.col("n")).sum() / (pl.col("windows") - 1).sum().clip(1),
+        base_n=pl.col("n").sum(),
+    )
+    joined = sums.join(base, on=alike, how="inner")
+    if of == "errors":
+        ratio = pl.max_horizontal("base", 1.0 / pl.col("base_n"))
+        joined = joined.with_columns(spread=ratio * (1 - ratio).clip(lower_bound=0.0))
+    return joined.with_columns(
+        excess=pl.col("total") - pl.col("n") * pl.col("base"),
+        variance=pl.col("n") * pl.col("spread").fill_nan(0.0) * (1 + pl.col("n") / pl.col("base_n")),
+    ).sort(*places, "period")
+
+
+def values(rows: pl.DataFrame, dimension: str) -> list[Value]:
+    """Every value of one dimension of one service that had requests after the onset, most excess first.
+
+    "Requests" are those of the operation that a value serves most: inner spans do not multiply them.
+    """
+    after, before = pl.col("period") == 1, pl.col("period") == 0
+    per_op = rows.group_by(dimension, "operation", "kind").agg(
+        n1=pl.col("n").filter(after).sum(), n0=pl.col("n").filter(before).sum()
+    )
+    requests = per_op.group_by(dimension).agg(pl.col("n1").sum(), pl.col("n0").sum())
+    sums = rows.group_by(dimension).agg(
+        excess=pl.col("excess").filter(after).sum(),
+        variance=pl.col("variance").filter(after).sum(),
+        level=pl.col("total").filter(before).sum() / pl.col("n").filter(before).sum(),
+        first=pl.col("first_seen_ns").min(),
+    )
+    table = requests.join(sums, on=dimension).filter(pl.col("n1") > 0)
+    found = [
+        Value(
+            name=str(row[dimension]),
+            requests=row["n1"],
+            requests_before=row["n0"],
+            level_before=0.0 if row["level"] is None or np.isnan(row["level"]) else row["level"],
+            excess=row["excess"] / row["n1"],
+            error=float(np.sqrt(max(row["variance"], 0.0))) / row["n1"],
+            first_seen_ns=row["first"],
+        )
+        for row in table.iter_rows(named=True)
+    ]
+    return sorted(found, key=lambda v: (-v.excess, v.name))
+
+
+def contrast(rows: pl.DataFrame, dimension: str, of: Of) -> Contrast | None:
+    """The values that set themselves apart; None where all are alike, or too few requests tell."""
+    found = [v for v in values(rows, dimension) if v.name]
+    total = sum(max(v.excess, 0.0) * v.requests for v in found)
+    if len(found) < 2 or total <= 0:
+        return None
+    carried, size = 0.0, 0
+    by_weight = sorted(found, key=lambda v: (-v.excess * v.requests, v.name))
+    while carried < COVER * total:
+        carried += by_weight[size].excess * by_weight[size].requests
+        size += 1
+    carriers, others = by_weight[:size], by_weight[size:]
+    # Those that are as bad per request as the ones that carry most, but have few requests, belong to them.
+    high = sum(v.excess * v.requests for v in carriers) / sum(v.requests for v in carriers)
+    carriers += [v for v in others if v.excess > 0.5 * high and v.excess > 2 * v.error]
+    others = [v for v in others if v not in carriers]
+    judged = sum(v.requests for v in others)
+    if judged < MIN_REQUESTS:
+        return None
+    low = sum(v.excess * v.requests for v in others) / judged
+    noise = max(v.error for v in carriers) + float(np.sqrt(sum((v.error * v.requests) ** 2 for v in others))) / judged
+    if low > REST * high or high - low < SIGMAS * noise:
+        return None
+    return Contrast(dimension, tuple(carriers), tuple(others), "1" if of == "errors" else "ms")
+
+
+def release(rows: pl.DataFrame, onset_ns: int) -> Value | None:
+    """A version that took over from all others at about the onset: nothing to contrast it with but the past."""
+    found = [v for v in values(rows, "version") if v.name]
+    total = sum(v.requests for v in found)
+    fresh = [v for v in found if abs(v.first_seen_ns - onset_ns) <= RELEASE_NS and v.requests_before < 0.1 * v.requests]
+    earlier = rows.filter((pl.col("period") == 0) & ~pl.col("version").is_in([v.name for v in fresh]))
+    if len(fresh) != 1 or not earlier.height or earlier["n"].sum() < MIN_REQUESTS:
+        return None
+    (new,) = fresh
+    carries = new.excess * new.requests >= COVER * sum(max(v.excess, 0.0) * v.requests for v in found)
+    return new if carries and new.requests >= 0.5 * total and new.excess > SIGMAS * new.error else None
+
+
+def sick_hosts(selfs: pl.DataFrame, when: Periods) -> dict[str, tuple[str, ...]]:
+    """Hosts under which several services suffer that are well elsewhere → those services.
+
+    A host is named only where another host tells it apart: most of what runs on it is sick, next to nothing of the
+    same services is sick elsewhere, and it carries most of the excess of the whole fleet.
+    """
+    rows = rows_of(selfs, selfs["service"].unique().sort().to_list(), when, "self").filter(pl.col("period") == 1)
+    if not rows.height or rows["host"].n_unique() < 2:
+        return {}
+    by_place = (
+        rows.filter(pl.col("host") != "")
+        .group_by("service", "host")
+        .agg(
+            n=pl.col("n").sum(),
+            excess=pl.col("excess").sum(),
+            error=pl.col("variance").sum().sqrt(),
+            base=(pl.col("n") * pl.col("base")).sum(),
+        )
+        .filter(pl.col("n") >= MIN_REQUESTS)
+        .with_columns(sick=(pl.col("excess") > SIGMAS * pl.col("error")) & (pl.col("excess") > 0.3 * pl.col("base")))
+        .with_columns(sick_hosts=pl.col("sick").sum().over("service"))
+        .sort("host", "service")
+    )
+    fleet = by_place.filter(pl.col("sick"))["excess"].sum()
+    found = {}
+    for (host,), part in by_place.group_by("host", maintain_order=True):
+        sick = part.filter(pl.col("sick"))
+        only_here = sick.filter(pl.col("sick_hosts") == 1)
+        if (
+            only_here.height >= 2
+            and sick.height >= 0.7 * part.height
+            and only_here["excess"].sum() >= 0.7 * fleet
+            and _well_elsewhere(by_place, str(host))
+        ):
+            found[str(host)] = tuple(only_here["service"].to_list())
+    return found
+
+
+def _well_elsewhere(by_place: pl.DataFrame, host: str) -> bool:
+    """Whether the rest of the fleet is mostly well."""
+    rest = by_place.filter(pl.col("host") != host)
+    return rest.height > 0 and int(rest["sick"].sum()) <= 0.2 * rest.height

@@ -1,0 +1,171 @@
+"""Evidence in words: every sentence carries its number and unit, and the same input gives the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from observe.diagnose.blame import Blamer
+from observe.diagnose.contrast import Contrast
+from observe.diagnose.narrow import Place
+from observe.diagnose.rank import Suspect
+from observe.diagnose.symptoms import Symptom
+from observe.types import Evidence, RuledOut
+
+
+def ms(value: float) -> str:
+    """
+    >>> ms(0.1234), ms(12.34), ms(1234.5), ms(23456.7)
+    ('0.12 ms', '12.3 ms', '1234 ms', '23.5 s')
+    """
+    size = abs(value)
+    if size >= 10_000:
+        return f"{value / 1000:.1f} s"
+    return f"{value:.2f} ms" if size < 1 else f"{value:.1f} ms" if size < 100 else f"{value:.0f} ms"
+
+
+def percent(ratio: float) -> str:
+    """
+    >>> percent(0.4567), percent(0.0012)
+    ('46 %', '0.12 %')
+    """
+    return f"{100 * ratio:.0f} %" if abs(ratio) >= 0.1 else f"{100 * ratio:.2g} %"
+
+
+def evidence(suspect: Suspect, place: Place, members: Sequence[Symptom], blamer: Blamer) -> tuple[Evidence, ...]:
+    """Reasons for one cause, the strongest kind first."""
+    found: list[Evidence] = []
+    picture = blamer.picture
+    if suspect.node == blamer.outside:
+        outside = blamer.traffic.outside.sum(axis=1)
+        text = f"requests from outside went from {outside[0]:.1f} to {outside[1]:.1f} per second"
+        return (Evidence("traffic", text),)
+    if suspect.node < len(picture.services):
+        found += _own(suspect, blamer)
+    found += _edges(suspect, blamer)
+    found += _accounts(suspect, members, blamer)
+    found += _place(place)
+    found += _order(suspect)
+    return tuple(found)
+
+
+def _own(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
+    nodes, s = blamer.picture.nodes, suspect.node
+    found = []
+    speed, noise = float(nodes.speed_ms[s]), float(nodes.speed_error_ms[s])
+    if speed > 2 * noise:
+        text = f"self time of {suspect.name} rose from {ms(nodes.self_ms[0, s])} to {ms(nodes.self_ms[1, s])} per request"
+        found.append(Evidence("self_time", f"{text} ({speed / max(noise, 1e-9):.0f} standard errors)"))
+    before, after = float(nodes.origin[0, s]), float(nodes.origin[1, s])
+    if suspect.errors and after > before:
+        text = f"errors that began in {suspect.name} rose from {percent(before)} to {percent(after)} of its requests"
+        found.append(Evidence("error_origin", text))
+    return found
+
+
+def _edges(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
+    """Sentences on the edges that the suspect is to blame for, the longest first."""
+    picture = blamer.picture
+    edges = picture.edges
+    mine = np.flatnonzero(blamer.owner == suspect.node)
+    grown = [i for i in mine.tolist() if edges.edge_change_ms[i] > 4 * edges.edge_error_ms[i]]
+    found = []
+    for i in sorted(grown, key=lambda i: (-edges.edge_change_ms[i], i))[:3]:
+        per_call = edges.edge_ms[:, i] / np.maximum(edges.calls[:, i], 1e-9)
+        caller, callee = picture.name(int(edges.caller[i])), picture.name(int(edges.callee[i]))
+        what = "calls" if int(edges.callee[i]) >= len(picture.services) else "the way of calls"
+        text = f"{what} from {caller} to {callee} took {ms(per_call[0])} before, {ms(per_call[1])} after"
+        found.append(Evidence("edge_time", text))
+    for i in mine.tolist():
+        if suspect.errors and edges.errors[1, i] > edges.errors[0, i] + 0.01 * edges.calls[1, i]:
+            caller, callee = picture.name(int(edges.caller[i])), picture.name(int(edges.callee[i]))
+            ratio = edges.errors[:, i] / np.maximum(edges.calls[:, i], 1e-9)
+            text = f"errors of calls from {caller} to {callee} rose from {percent(ratio[0])} to {percent(ratio[1])}"
+            found.append(Evidence("error_origin", text))
+    return found
+
+
+def _accounts(suspect: Suspect, members: Sequence[Symptom], blamer: Blamer) -> list[Evidence]:
+    """How much of each symptom's change the suspect accounts for."""
+    found = []
+    for member in sorted(members, key=lambda m: (-m.weight, m.onset_ns, m.service))[:2]:
+        share = float(blamer.blame(member)[suspect.node])
+        if share < 0.01 or member.service == suspect.node:
+            continue
+        where = blamer.picture.name(member.service)
+        if member.aspect == "latency":
+            change = float(blamer.picture.nodes.duration_change_ms[member.service])
+            text = f"this accounts for {percent(share)} of the {ms(change)} by which requests of {where} changed on average"
+            found.append(Evidence("attribution", text))
+        if member.aspect == "errors":
+            found.append(Evidence("attribution", f"{percent(share)} of the new errors of {where} began here"))
+    return found
+
+
+def _place(place: Place) -> list[Evidence]:
+    found = []
+    if place.released is not None:
+        new = place.released
+        text = f"version {new.name} arrived with the trouble and served {new.requests:.0f} requests since"
+        found.append(Evidence("version", text))
+    found += [Evidence("contrast", _contrast(c)) for c in place.contrasts]
+    if place.device is not None:
+        name = place.device.hw_id or place.device.instance or place.device.host
+        on = f" on {place.device.host}" if place.device.host and place.device.host != name else ""
+        found += [Evidence("resource", f"{name}{on}: {text}") for text in place.device.texts]
+    return found
+
+
+def _contrast(contrast: Contrast) -> str:
+    say = percent if contrast.unit == "1" else ms
+    carriers = ", ".join(v.name for v in contrast.carriers[:3])
+    count = sum(v.requests for v in contrast.carriers)
+    rest = sum(v.requests for v in contrast.others)
+    high = sum(v.excess * v.requests for v in contrast.carriers) / count
+    low = sum(v.excess * v.requests for v in contrast.others) / rest
+    what = "errors" if contrast.unit == "1" else "time"
+    return (
+        f"{contrast.dimension} {carriers}: {say(high)} more {what} per request than before over {count:.0f} requests; "
+        f"the others {say(low)} over {rest:.0f}"
+    )
+
+
+def _order(suspect: Suspect) -> list[Evidence]:
+    found = []
+    if suspect.onset_ns is not None:
+        late = (suspect.onset_ns - suspect.symptom_onset_ns) / 1e9
+        when = "with the symptom" if late == 0 else f"{abs(late):.0f} s {'after' if late > 0 else 'before'} the symptom"
+        found.append(Evidence("order", f"{suspect.name} moved {when}"))
+    if suspect.correlation is not None:
+        text = f"its window series goes with the symptom's: r = {suspect.correlation:.2f}"
+        found.append(Evidence("correlation", text))
+    return found
+
+
+def ruled_out(members: Sequence[Symptom], named: Sequence[Suspect], others: Sequence[Suspect], blamer: Blamer) -> tuple[RuledOut, ...]:
+    """Services that show a symptom, and suspects that were dropped, with the number that speaks for them."""
+    picture = blamer.picture
+    blamed = {s.node for s in named}
+    candidates = {m.service for m in members} | {s.node for s in others if s.node < len(picture.services)}
+    late = {s.node: s for s in others if s.onset_ns is not None and s.onset_ns - s.symptom_onset_ns >= 30 * 10**9}
+    found = []
+    for node in sorted(candidates - blamed):
+        nodes = picture.nodes
+        before, after = float(nodes.self_ms[0, node]), float(nodes.self_ms[1, node])
+        if node in late:
+            seconds = (int(late[node].onset_ns or 0) - late[node].symptom_onset_ns) / 1e9
+            because = f"it moved {seconds:.0f} s after the symptom"
+        elif abs(after - before) <= max(0.1 * before, 3 * float(nodes.speed_error_ms[node])):
+            because = f"its self time stayed at {ms(after)} per request"
+        else:
+            because = f"its self time went from {ms(before)} to {ms(after)} per request, which is not what moved the symptom"
+        found.append(RuledOut(picture.name(node), "", because))
+    return tuple(found)
+
+
+def unknown(best: float) -> Evidence:
+    """Why no cause is named."""
+    return Evidence("unknown", f"the best explanation reaches a confidence of {best:.2f} only")
+
+
