@@ -13,6 +13,8 @@ from observe.errors import BadRecord, Unavailable
 from observe.types import Json
 from observe.wire import rfc3339
 
+__all__ = ["BadRecord", "Client", "Unavailable"]
+
 TIMEOUT_S = 30.0
 REPLAY_TIMEOUT_S = 3600.0
 
