@@ -333,7 +333,7 @@ def _writer(process: Process, stream: Stream, store: Store, settings: Settings) 
 def _watcher(process: Process, store: Store, settings: Settings) -> None:
     deliverer = Deliverer(notifiers_of(settings.alert), store.save_notified)
     deliverer.start()
-    process.on_stop(deliverer.close)
+    process.on_stop(deliverer.stop)
 
     def tell(incidents: Sequence[Incident], now_ns: int) -> None:
         notified = store.notified([incident.id for incident in incidents])
