@@ -94,8 +94,9 @@ def draw(fleet: Fleet, rng: np.random.Generator) -> Frames:
     requests = rng.poisson(rate * WINDOW_S)
     errors = rng.binomial(requests, np.clip(error_ratio, 0.0, 1.0))
     sigma = rng.uniform(*noise.sigma, (series, 1))
-    shares = _shares(level, sigma, np.clip(slow, 0, 0.5), np.clip(tail, 0, 1), factor)
-    return _frames(requests, errors, rng.multinomial(requests, shares))
+    mix = _Mix(level, np.broadcast_to(sigma, level.shape), np.clip(slow, 0.0, 0.5), np.clip(tail, 0.0, 1.0),
+               np.log(np.broadcast_to(factor, level.shape)))  # fmt: skip
+    return _frames(requests, errors, _histograms(requests, mix, rng))
 
 
 def now_ns(windows: int, settle_s: float = 12.0) -> int:
@@ -145,43 +146,90 @@ def _covered(known: Known, windows: int) -> Floats:
     return part
 
 
-def _shares(level: Floats, sigma: Floats, slow: Floats, tail: Floats, factor: Floats) -> Floats:
-    """Probability of each bucket, [series, window, bucket]; the outer buckets take what lies beyond them."""
+@dataclass(frozen=True, slots=True)
+class _Mix:
+    """Latency of each window as a mixture of three lognormals; all [series, window], or [rows]."""
+
+    level: Floats  # log of the median in ms
+    sigma: Floats
+    slow: Floats  # share of the second mode
+    tail: Floats  # share that a fault slows down
+    log_factor: Floats  # by how much
+
+    def of(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> _Mix:
+        return _Mix(*(part[rows] for part in (self.level, self.sigma, self.slow, self.tail, self.log_factor)))
+
+
+SPARSE = 400  # requests of a window up to which drawing them one by one is cheaper than drawing buckets
+CHUNK = 20_000  # rows drawn at a time
+
+
+def _histograms(requests: NDArray[np.int64], mix: _Mix, rng: np.random.Generator) -> pl.DataFrame:
+    """row, bucket, count, sorted; rows go by window and then by series."""
+    flat = requests.T.ravel()
+    mix = _Mix(*(part.T.ravel() for part in (mix.level, mix.sigma, mix.slow, mix.tail, mix.log_factor)))
+    sparse, dense = np.flatnonzero((flat > 0) & (flat <= SPARSE)), np.flatnonzero(flat > SPARSE)
+    parts = [_one_by_one(flat[rows], rows, mix.of(rows), rng) for rows in _chunks(sparse)]
+    parts += [_by_bucket(flat[rows], rows, mix.of(rows), rng) for rows in _chunks(dense)]
+    return pl.concat(parts).sort("row", "bucket")
+
+
+def _chunks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.array_split(rows, max(1, -(-len(rows) // CHUNK)))
+
+
+def _one_by_one(n: NDArray[np.int64], rows: NDArray[np.int64], mix: _Mix, rng: np.random.Generator) -> pl.DataFrame:
+    at = np.repeat(np.arange(len(n)), n)
+    slowed, tailed = rng.random(len(at)) < mix.slow[at], rng.random(len(at)) < mix.tail[at]
+    log_ms = mix.level[at] + mix.sigma[at] * rng.normal(size=len(at))
+    log_ms += np.where(tailed, mix.log_factor[at], np.log(8.0) * slowed)
+    bucket = np.clip(np.ceil(log_ms / np.log(2.0) * BUCKETS_PER_OCTAVE) - 1, LOWEST, HIGHEST - 1)
+    drawn = pl.DataFrame({"row": rows[at], "bucket": bucket.astype(np.int16)})
+    return drawn.group_by("row", "bucket").agg(pl.len().cast(pl.UInt64).alias("count"))
+
+
+def _by_bucket(n: NDArray[np.int64], rows: NDArray[np.int64], mix: _Mix, rng: np.random.Generator) -> pl.DataFrame:
+    counts = rng.multinomial(n, _shares(mix))
+    at, bucket = np.nonzero(counts)
+    return pl.DataFrame({
+        "row": rows[at],
+        "bucket": (bucket + LOWEST).astype(np.int16),
+        "count": counts[at, bucket].astype(np.uint64),
+    })  # fmt: skip
+
+
+def _shares(mix: _Mix) -> Floats:
+    """Probability of each bucket, [rows, bucket]; the outer buckets take what lies beyond them."""
     edges = np.log(2.0) * np.arange(LOWEST + 1, HIGHEST) / BUCKETS_PER_OCTAVE
 
-    def below(at: Floats) -> Floats:
-        probability: Floats = special.ndtr((edges - at[..., None]) / sigma[..., None])
+    def below(level: Floats) -> Floats:
+        probability: Floats = special.ndtr((edges - level[:, None]) / mix.sigma[:, None])
         return probability
 
-    body = (1.0 - slow)[..., None] * below(level) + slow[..., None] * below(level + np.log(8.0))
-    if tail.any():
-        body = (1.0 - tail)[..., None] * body + tail[..., None] * below(level + np.log(factor))
-    padded = np.concatenate([np.zeros((*level.shape, 1)), body, np.ones((*level.shape, 1))], axis=2)
-    shares: Floats = np.maximum(np.diff(padded, axis=2), 0.0)
-    whole: Floats = shares.sum(axis=2, keepdims=True)
+    slow, tail = mix.slow[:, None], mix.tail[:, None]
+    body = (1.0 - slow) * below(mix.level) + slow * below(mix.level + np.log(8.0))
+    body = (1.0 - tail) * body + tail * below(mix.level + mix.log_factor)
+    ends = np.zeros((len(body), 1))
+    shares: Floats = np.maximum(np.diff(np.concatenate([ends, body, ends + 1.0], axis=1), axis=1), 0.0)
+    whole: Floats = shares.sum(axis=1, keepdims=True)
     return shares / whole
 
 
-def _frames(requests: NDArray[np.int64], errors: NDArray[np.int64], counts: NDArray[np.int64]) -> Frames:
-    series, windows, _ = counts.shape
-    by_window = counts.transpose(1, 0, 2)
-    window, at, bucket = np.nonzero(by_window)
-    entries = pl.DataFrame({
-        "row": window * series + at,
-        "bucket": (bucket + LOWEST).astype(np.int16),
-        "count": by_window[window, at, bucket].astype(np.uint64),
-    })  # fmt: skip
-    histograms = entries.group_by("row", maintain_order=True).agg(pl.struct("bucket", "count").alias("latency_buckets"))
-    middle = np.exp2((np.arange(LOWEST, HIGHEST) + 0.5) / BUCKETS_PER_OCTAVE)
-    width = len(str(series - 1))
-    names = pl.Series([f"service-{i:0{width}d}" for i in range(series)])
+def _frames(requests: NDArray[np.int64], errors: NDArray[np.int64], entries: pl.DataFrame) -> Frames:
+    series, windows = requests.shape
+    middle = np.exp2((entries["bucket"].to_numpy() + 0.5) / BUCKETS_PER_OCTAVE)
+    histograms = (
+        entries.with_columns(ms=pl.Series(middle) * pl.col("count"))
+        .group_by("row", maintain_order=True)
+        .agg(pl.struct("bucket", "count").alias("latency_buckets"), pl.col("ms").sum().alias("duration_sum_ms"))
+    )
+    names = pl.Series([f"service-{i:0{len(str(series - 1))}d}" for i in range(series)])
     rows = pl.DataFrame({
         "row": np.arange(series * windows),
         "window_start_ns": START_NS + np.repeat(np.arange(windows), series) * WINDOW_NS,
         "service": names[np.tile(np.arange(series), windows)],
-        "requests": requests.T.ravel().astype(np.uint64),
-        "errors": errors.T.ravel().astype(np.uint64),
-        "duration_sum_ms": (by_window @ middle).ravel(),
+        "requests": requests.T.ravel(),
+        "errors": errors.T.ravel(),
     }).with_columns(operation=pl.lit("GET /"), kind=pl.lit("Server"), version=pl.lit("1"))  # fmt: skip
     frame = rows.join(histograms, on="row", how="inner", maintain_order="left").select(
         pl.col(name).cast(dtype) for name, dtype in SERVICE_WINDOWS.items()

@@ -82,8 +82,8 @@ def count_evidence(sample: Sample, ranges: Ranges, span: Span, baseline: tuple[F
     # Gumbel and von Schelling's law of exceedances: what the baseline saw once may as well be seen again.
     rate = (before + 1.0) / (out_of + 1.0)
     return np.stack([
-        _count_p(current_of(sample, ranges, length), rate, before + 1.0, _cv2(counts, trials, observed, length, span))
-        for length in span.scales
+        _count_p(current_of(sample, ranges, length), rate, before + 1.0, cv2)
+        for length, cv2 in zip(span.scales, _cv2(counts, trials, observed, span), strict=True)
     ])  # fmt: skip
 
 
@@ -107,14 +107,20 @@ def _count_ended(current: Current, rate: Floats) -> Bools:
     return ended
 
 
-def _cv2(counts: Floats, trials: Floats, rate: Floats, length: int, span: Span) -> Floats:
-    """At the range's own length, which takes in noise that lasts; but no less than windows on their own would give."""
-    shortest = span.scales[0]
-    single = rate_cv2(block_sums(counts, shortest), block_sums(trials, shortest), rate)
-    if length == shortest:
-        return single
-    own = rate_cv2(block_sums(counts, length), block_sums(trials, length), rate)
-    return np.maximum(own, single * shortest / length)
+def _cv2(counts: Floats, trials: Floats, rate: Floats, span: Span) -> list[Floats]:
+    """At each range's own length, which takes in noise that lasts; [scale][series].
+
+    A baseline holds few long blocks; what they leave open is taken from the short ones, as if all their noise lasted.
+    """
+    shortest, *longer = span.scales
+    short_counts, short_trials = block_sums(counts, shortest), block_sums(trials, shortest)
+    single = rate_cv2(short_counts, short_trials, rate)
+    result = [single]
+    for length in longer:
+        blocks = block_sums(short_counts, length // shortest), block_sums(short_trials, length // shortest)
+        own = rate_cv2(*blocks, rate, prior_cv2=single)
+        result.append(np.maximum(own, single * shortest / length))
+    return result
 
 
 def rank_evidence(sample: Sample, ranges: Ranges, span: Span) -> Floats:

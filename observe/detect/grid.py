@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from observe.detect.statistics import Bools, Floats, Ints
 from observe.settings import DetectSettings
@@ -62,6 +63,8 @@ class Entries:
     series: Ints  # [rows]
     window: Ints  # [rows]
     first: Ints  # [rows] index of the row's first bucket
+    size: Ints  # [rows] non-empty buckets
+    row: NDArray[np.int32]  # [buckets]
     cell: Ints  # [buckets] series × width + bucket
     count: Floats  # [buckets]
     lowest: int  # bucket number of column 0
@@ -73,19 +76,33 @@ class Entries:
         start = int(self.first[row]) if row < len(self.first) else len(self.cell)
         weights = self.count[start:]
         if windows is not None:
-            weights = weights * self.spread(windows[self.series, self.window].astype(np.float64))[start:]
+            allowed = windows[self.series[row:], self.window[row:]].astype(np.float64)
+            weights = weights * np.repeat(allowed, self.size[row:])
         folded = np.bincount(self.cell[start:], weights=weights, minlength=series * self.width)
         return folded.astype(np.float64, copy=False).reshape(series, self.width)
 
-    def spread(self, per_row: Floats) -> Floats:
-        return np.repeat(per_row, np.diff(self.first, append=len(self.cell)))
+    def requests(self, shape: tuple[int, int]) -> Floats:
+        """Counts per series and window."""
+        return self._by_window(self.count, shape)
 
     def scored(self, score: Floats, shape: tuple[int, int]) -> Floats:
         """Sum of score × count per series and window; `score` is [series, bucket]."""
-        if not len(self.cell):
+        return self._by_window(np.take(score, self.cell) * self.count, shape)
+
+    def flagged(self, flags: Sequence[Bools], shape: tuple[int, int]) -> list[Floats]:
+        """Counts per series and window of the flagged buckets ([series, bucket]), of which each list item must hold
+        those of the next: few buckets are flagged, so the others are looked at once only."""
+        sums, at = [], np.arange(0)
+        for nth, flag in enumerate(flags):
+            at = np.flatnonzero(np.take(flag, self.cell)) if nth == 0 else at[np.take(flag, self.cell[at])]
+            rows = self.row[at]
+            sums.append(_folded(self.series[rows], self.window[rows], self.count[at], shape))
+        return sums
+
+    def _by_window(self, values: Floats, shape: tuple[int, int]) -> Floats:
+        if not len(values):
             return np.zeros(shape)
-        per_row = np.add.reduceat(score.ravel()[self.cell] * self.count, self.first)
-        return _folded(self.series, self.window, per_row, shape)
+        return _folded(self.series, self.window, np.add.reduceat(values, self.first), shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +157,15 @@ def _entries(series: Ints, window: Ints, histograms: pl.Series) -> Entries:
     sizes = histograms.list.len().fill_null(0).to_numpy().astype(np.int64)
     filled = sizes > 0
     flat = histograms.explode(empty_as_null=False, keep_nulls=False).struct
-    bucket = flat.field("bucket").to_numpy().astype(np.int64)
-    np.clip(bucket, LOWEST_BUCKET, HIGHEST_BUCKET, out=bucket)
+    bucket = np.clip(flat.field("bucket").to_numpy(), LOWEST_BUCKET, HIGHEST_BUCKET)
     lowest, highest = (int(bucket.min()), int(bucket.max())) if len(bucket) else (0, 0)
     width = highest - lowest + 1
     series, window, sizes = series[filled], window[filled], sizes[filled]
-    bucket += np.repeat(series * width - lowest, sizes)
+    row = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    cell = np.repeat(series * width - lowest, sizes)
+    cell += bucket
     count = flat.field("count").to_numpy().astype(np.float64)
-    return Entries(series, window, np.cumsum(sizes) - sizes, bucket, count, lowest, width)
+    return Entries(series, window, np.cumsum(sizes) - sizes, sizes, row, cell, count, lowest, width)
 
 
 @dataclass(frozen=True, slots=True)

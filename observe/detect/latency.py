@@ -22,7 +22,7 @@ def quantile_ms(histogram: Floats, q: float, lowest: int) -> Floats:
     """
     above = np.cumsum(histogram, axis=1)
     target = q * above[:, -1]
-    column = np.minimum((above < target[:, None]).sum(axis=1), histogram.shape[1] - 1)[:, None]
+    column = np.minimum(np.count_nonzero(above < target[:, None], axis=1), histogram.shape[1] - 1)[:, None]
     inside = np.take_along_axis(histogram, column, axis=1)[:, 0]
     below = np.take_along_axis(above, column, axis=1)[:, 0] - inside
     part = np.clip((target - below) / np.maximum(inside, 1e-12), 0.0, 1.0)
@@ -30,12 +30,12 @@ def quantile_ms(histogram: Floats, q: float, lowest: int) -> Floats:
     return np.where(above[:, -1] > 0, np.exp2(exponent), 0.0)
 
 
-def exceedance(histogram: Floats, q: float) -> Floats:
-    """1 for buckets above the one that holds the quantile, 0 for it and those below; [series, bucket]."""
+def beyond(histogram: Floats, q: float) -> Bools:
+    """The buckets above the one that holds the quantile; [series, bucket]."""
     above = np.cumsum(histogram, axis=1)
-    column = (above < q * above[:, -1:]).sum(axis=1)
-    above_it: Floats = (np.arange(histogram.shape[1]) > column[:, None]).astype(np.float64)
-    return above_it
+    column = np.count_nonzero(above < q * above[:, -1:], axis=1)
+    flags: Bools = np.arange(histogram.shape[1]) > column[:, None]
+    return flags
 
 
 def ranks(histogram: Floats) -> Floats:
@@ -50,9 +50,9 @@ def latency_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: f
     entries, span = grid.entries, grid.span
     series = grid.shape[0]
     before = entries.histogram(series, ranges.baseline)
-    requests = entries.scored(np.ones_like(before), grid.shape)
-    p99 = Sample(entries.scored(exceedance(before, 0.99), grid.shape), requests)
-    p95 = Sample(entries.scored(exceedance(before, 0.95), grid.shape), requests)
+    requests = entries.requests(grid.shape)
+    beyond_p95, beyond_p99 = entries.flagged([beyond(before, 0.95), beyond(before, 0.99)], grid.shape)
+    p99, p95 = Sample(beyond_p99, requests), Sample(beyond_p95, requests)
     rank = Sample(entries.scored(ranks(before), grid.shape), requests, "rank")
     evidence = np.stack([count_evidence(p99, ranges, span), count_evidence(p95, ranges, span),
                          rank_evidence(rank, ranges, span)])  # fmt: skip

@@ -102,7 +102,7 @@ def _shares(grid: Grid, bound_ms: float) -> _Series:
     column = math.log2(max(bound_ms, 1e-9)) * BUCKETS_PER_OCTAVE - entries.lowest
     above = np.clip(np.arange(entries.width) + 1.0 - column, 0.0, 1.0)
     score = np.broadcast_to(above, (grid.shape[0], entries.width))
-    requests = entries.scored(np.ones(score.shape), grid.shape)
+    requests = entries.requests(grid.shape)
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = entries.scored(score, grid.shape) / requests
     return _Series(grid.keys.with_columns(pl.lit("ms").alias("unit")), shares, requests)

@@ -15,11 +15,11 @@ Ints = NDArray[np.int64]
 
 SMALLEST_P = 1e-300
 
-PRIOR_CV2 = 0.2
-PRIOR_BLOCKS = 10.0
+PRIOR_CV2 = 0.1
+PRIOR_BLOCKS = 5.0
 PRIOR_COUNTS2 = 2.0
-"""Before anything is known, rates of a series are taken to vary by a squared coefficient of variation of 0.2; the
-baseline's blocks outweigh that after ten of them, but only where they hold counts to learn from."""
+"""Before anything is known, rates of a series are taken to vary by a squared coefficient of variation of 0.1; the
+baseline's blocks outweigh that after five of them, but only where they hold counts to learn from."""
 
 
 def count_upper(count: Floats, mean: Floats, shape: Floats) -> Floats:
@@ -84,17 +84,17 @@ def block_sums(per_window: Floats, length: int) -> Floats:
     return sums
 
 
-def rate_cv2(counts: Floats, trials: Floats, rate: Floats) -> Floats:
+def rate_cv2(counts: Floats, trials: Floats, rate: Floats, prior_cv2: Floats | float = PRIOR_CV2) -> Floats:
     """Squared coefficient of variation of a rate between blocks, beyond what counting explains; [series].
 
-    Method of moments on `counts` and `trials` [series, blocks], shrunk towards PRIOR_CV2 where there is little to see.
+    Method of moments on `counts` and `trials` [series, blocks], shrunk towards `prior_cv2` where little is seen.
     """
     expected = trials * rate[:, None]
     excess = ((counts - expected) ** 2 - expected * (1.0 - rate[:, None])).sum(axis=1)
     blocks = np.maximum((trials > 0).sum(axis=1), 1)
     information = (expected**2).sum(axis=1)
     prior = PRIOR_COUNTS2 + PRIOR_BLOCKS * information / blocks
-    cv2: Floats = (np.maximum(excess, 0.0) + PRIOR_CV2 * prior) / (information + prior)
+    cv2: Floats = (np.maximum(excess, 0.0) + prior_cv2 * prior) / (information + prior)
     return cv2
 
 
