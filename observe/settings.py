@@ -70,6 +70,7 @@ class OtlpSettings(Section):
     grpc: str = Field("127.0.0.1:4317", description="address of OTLP/gRPC")
     http: str = Field("127.0.0.1:4318", description="address of OTLP/HTTP")
     max_request_bytes: int = Field(64 * 2**20, ge=1024, description="after decompression")
+    max_bytes_under_way: int = Field(256 * 2**20, ge=1024, description="of all requests; beyond it senders must wait")
 
 
 class GpuCollectorSettings(Section):

@@ -22,9 +22,8 @@ RESPONSES: Final[Mapping[Signal, tuple[Any, str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a request that was read: how many items the stream holds, how many were left out, and why."""
+    """What became of a request that was read: how many of its items were left out, and why."""
 
-    items: int
     rejected: int = 0
     message: str = ""
 
@@ -42,7 +41,7 @@ def as_protobuf(signal: Signal, outcome: Outcome) -> bytes:
 def as_json(signal: Signal, outcome: Outcome) -> bytes:
     """OTLP/JSON, in which integers of 64 bits are strings.
 
-    >>> as_json("spans", Outcome(5, 2, "too large"))
+    >>> as_json("spans", Outcome(2, "too large"))
     b'{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too large"}}'
     """
     if not outcome.rejected:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from collectors.metrics import record_bytes
 from collectors.otlp.answer import Outcome
@@ -16,13 +16,13 @@ from collectors.otlp.refusal import Malformed, Refusal, TooLarge, refusal_of
 from collectors.split import split
 from observe.errors import BadRecord, Unavailable
 from observe.interfaces import Producer
+from observe.settings import OtlpSettings
 from observe.stream import otlp
 from observe.telemetry import RECEIVED, REFUSED
 from observe.types import SIGNALS, TOPICS, Signal
 
 log = logging.getLogger(__name__)
 
-BUDGET_BYTES: Final = 256 * 2**20
 ACK_TIMEOUT_S: Final = 30.0
 # Checking holds the interpreter for about 0.3 ms a megabyte: smaller requests are not worth a change of threads.
 INLINE_BYTES: Final = 1 * 2**20
@@ -39,9 +39,9 @@ class Checked:
 class Intake:
     """Checks requests and puts them on the stream; returns when the stream holds them durably."""
 
-    def __init__(self, producer: Producer, max_request_bytes: int, workers: Executor) -> None:
-        self.max_request_bytes = max_request_bytes
-        self.budget = Budget(max(BUDGET_BYTES, 2 * max_request_bytes))
+    def __init__(self, producer: Producer, settings: OtlpSettings, workers: Executor) -> None:
+        self.max_request_bytes = settings.max_request_bytes
+        self.budget = Budget(settings.max_bytes_under_way)
         self._producer = producer
         self._workers = workers
         self._record_bytes = record_bytes(producer)
@@ -51,20 +51,20 @@ class Intake:
         return Lease(self.budget)
 
     async def take(self, signal: Signal, body: bytes, lease: Lease, *, json: bool = False) -> Outcome:
-        """Raises BadRecord (also TooLarge) or Unavailable. Where it raises, some parts of a request that had to be
-        split may be on the stream already: senders that try again then store those twice (at least once)."""
+        """Raises BadRecord (also TooLarge) or Unavailable. Parts of a request that had to be split go one after the
+        other, so that a large request does not fill the stream's buffer. Where a later part fails, the earlier ones are
+        on the stream already, and a sender that tries again sends those twice (at least once)."""
         if json or len(body) > INLINE_BYTES:
             loop = asyncio.get_running_loop()
             checked = await loop.run_in_executor(self._workers, self._check, signal, body, json)
         else:
             checked = self._check(signal, body, json)
-        futures = [self._send(signal, value, items, lease) for value, items in checked.records]
-        await _durable(futures)
-        items = sum(items for _, items in checked.records)
-        self._received[signal].inc(items)
+        for value, items in checked.records:
+            await _durable(self._send(signal, value, items, lease))
+            self._received[signal].inc(items)
         if checked.rejected:
-            return Outcome(items, checked.rejected, f"larger than {self._record_bytes} bytes, the largest record taken")
-        return Outcome(items)
+            return Outcome(checked.rejected, f"larger than {self._record_bytes} bytes, the largest record taken")
+        return Outcome()
 
     def _check(self, signal: Signal, body: bytes, json: bool) -> Checked:
         if json:
@@ -95,38 +95,33 @@ def refuse(signal: Signal | None, error: Exception) -> Refusal:
     return refusal
 
 
-async def _durable(futures: Sequence[Future[None]]) -> None:
-    """Waits until all are done. The futures stay the producer's: a sender that hangs up does not cancel them."""
-    open_futures = [future for future in futures if not future.done()]
-    if open_futures:
+async def _durable(future: Future[None]) -> None:
+    """Waits until the stream holds the record. The future stays the producer's: a sender that hangs up does not cancel
+    it, which asyncio.wrap_future would do."""
+    if not future.done():
         try:
             async with asyncio.timeout(ACK_TIMEOUT_S):
-                await _all_done(open_futures)
+                await _done(future)
         except TimeoutError:
             raise Unavailable(f"the stream did not confirm within {ACK_TIMEOUT_S:.0f} s") from None
-    for future in futures:
-        error = future.exception()
-        if isinstance(error, BadRecord):
-            raise TooLarge(str(error)) from error
-        if error is not None:
-            raise error
+    error = future.exception()
+    if isinstance(error, BadRecord):
+        raise TooLarge(str(error)) from error
+    if error is not None:
+        raise error
 
 
-async def _all_done(futures: Sequence[Future[None]]) -> None:
+async def _done(future: Future[None]) -> None:
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
-    left = len(futures)
 
-    def one_done() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0 and not waiter.done():
+    def tell() -> None:
+        if not waiter.done():
             waiter.set_result(None)
 
-    def from_any_thread(_: Any) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(one_done)
+    def from_any_thread(_: Future[None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(tell)
 
-    for future in futures:
-        future.add_done_callback(from_any_thread)
+    future.add_done_callback(from_any_thread)
     await waiter

@@ -29,7 +29,7 @@ class OtlpReceiver:
     def __init__(self, producer: Producer, settings: OtlpSettings) -> None:
         self._settings = settings
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="otlp-check")
-        self._intake = Intake(producer, settings.max_request_bytes, self._workers)
+        self._intake = Intake(producer, settings, self._workers)
         self._thread: threading.Thread | None = None
         self._stop: Callable[[float], None] = lambda grace_s: None
         self.grpc_address = ""
@@ -56,6 +56,10 @@ class OtlpReceiver:
         if self._thread is not None:
             self._thread.join()
         self._workers.shutdown()
+
+    def bytes_under_way(self) -> int:
+        """Bytes of requests that are read, checked or waiting for the stream."""
+        return self._intake.budget.used_bytes
 
     def _run(self, sock: socket.socket, started: Future[None]) -> None:
         try:
