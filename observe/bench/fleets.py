@@ -1,0 +1,150 @@
+"""Scores diagnosis on random fleets: a fault each, the real detection, and whether the first cause is the fault."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from observe.bench.graphs import FAULTS, Fault, random_fault, random_fleet
+from observe.bench.simulation import START_NS, Simulation
+from observe.detect import detect, gauge_shifts
+from observe.diagnose import diagnose
+from observe.frames import Frames
+from observe.settings import DetectSettings, DiagnoseSettings
+from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Shift
+
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One case. `rank` is the place of the true service (or host, or database) among the causes, 0 when not there."""
+
+    seed: int
+    fault: str  # the kind that was injected; random_fault may fall back to another than was asked for
+    detected: bool
+    rank: int
+    resource_right: bool  # the first cause also names the resource, or rightly none
+    score: float  # confidence of the first cause that is not `unknown`
+    diagnoses: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Frames with a fault in them, and the truth."""
+
+    seed: int
+    fault: Fault
+    frames: Frames
+    end_ns: int
+
+
+def case(
+    seed: int, services: int, kind: str, *, at_s: float = 600.0, after_s: float = 120.0, rate: float = 20.0
+) -> Case:
+    """The same seed gives the same case."""
+    rng = np.random.default_rng(seed)
+    fleet, fault = random_fault(rng, random_fleet(rng, services), kind, at_s)
+    seconds = at_s + after_s
+    frames = Simulation(fleet, fault, rng, seconds=seconds, requests_per_s=rate).frames()
+    return Case(seed, fault, frames, START_NS + int(seconds * SECOND_NS))
+
+
+def score(given: Case, look_s: float | None = None) -> Outcome:
+    """Diagnoses `given` when shifts have been seen for two looks in a row, or `look_s` after the fault."""
+    settings = DetectSettings()
+    shifts: list[Shift] = []
+    now_ns = given.end_ns
+    for now_ns in _looks(given, look_s):
+        seen = detect(given.frames.between(0, now_ns), now_ns, settings)
+        if shifts and seen:
+            shifts = seen
+            break
+        shifts = seen
+    view = given.frames.between(0, now_ns)
+    context = gauge_shifts(view, now_ns, settings) if shifts else []
+    began = time.perf_counter()
+    found = diagnose(shifts, view, now_ns, DiagnoseSettings(), context)
+    return outcome(given, found, time.perf_counter() - began)
+
+
+def _looks(given: Case, look_s: float | None) -> Iterator[int]:
+    fault_ns = START_NS + int(given.fault.at_s * SECOND_NS)
+    if look_s is not None:
+        yield from (fault_ns + int(look_s * SECOND_NS) - WINDOW_NS, fault_ns + int(look_s * SECOND_NS))
+        return
+    yield from range(fault_ns + 2 * WINDOW_NS + 2 * SECOND_NS, given.end_ns, WINDOW_NS)
+
+
+def outcome(given: Case, found: Sequence[Diagnosis], seconds: float) -> Outcome:
+    """Where the truth stands in the first diagnosis."""
+    causes = found[0].causes if found else ()
+    ranks = [c.rank for c in causes if right(c, given.fault)]
+    named = [c for c in causes if c.kind is not CauseKind.UNKNOWN]
+    first = causes[0] if causes else None
+    return Outcome(
+        seed=given.seed,
+        fault=given.fault.kind,
+        detected=bool(found),
+        rank=min(ranks, default=0),
+        resource_right=first is not None and right(first, given.fault) and first.resource == given.fault.resource,
+        score=named[0].score if named else 0.0,
+        diagnoses=len(found),
+        seconds=seconds,
+    )
+
+
+def right(cause: Cause, fault: Fault) -> bool:
+    """Whether a cause names the fault's service; for a shared database or host, the thing itself counts."""
+    if cause.kind is CauseKind.UNKNOWN:
+        return False
+    if fault.kind == "host":
+        return cause.resource == fault.resource
+    if fault.kind == "database":
+        return cause.resource == fault.resource
+    if fault.kind == "traffic":
+        return cause.kind is CauseKind.TRAFFIC
+    return cause.service == fault.service and cause.kind is not CauseKind.TRAFFIC
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
+    """AC@1, AC@3 and share with the right resource, in all and by kind of fault, over the cases that were detected."""
+    faulty = [o for o in outcomes if o.fault != "none"]
+    quiet = [o for o in outcomes if o.fault == "none"]
+    seen = [o for o in faulty if o.detected]
+    return {
+        "cases": len(faulty),
+        "detected": len(seen),
+        "ac1": _share([o.rank == 1 for o in seen]),
+        "ac3": _share([1 <= o.rank <= 3 for o in seen]),
+        "resource": _share([o.resource_right for o in seen]),
+        "one_diagnosis": _share([o.diagnoses == 1 for o in seen]),
+        "fault_free": len(quiet),
+        "fault_free_detected": sum(o.detected for o in quiet),
+        "fault_free_named": sum(o.score > 0.4 for o in quiet),
+        "seconds_p90": float(np.quantile([o.seconds for o in outcomes], 0.9)) if outcomes else 0.0,
+        "by_fault": {
+            kind: {
+                "cases": len(group),
+                "detected": sum(o.detected for o in group),
+                "ac1": _share([o.rank == 1 for o in group if o.detected]),
+                "ac3": _share([1 <= o.rank <= 3 for o in group if o.detected]),
+                "resource": _share([o.resource_right for o in group if o.detected]),
+            }
+            for kind in FAULTS
+            if kind != "none" and (group := [o for o in faulty if o.fault == kind])
+        },
+        "calibration": [
+            {"score": f"{low:.1f}-{low + 0.2:.1f}", "cases": len(some), "right": _share([o.rank == 1 for o in some])}
+            for low in (0.0, 0.2, 0.4, 0.6, 0.8)
+            if (some := [o for o in seen if low < o.score <= low + 0.2])
+        ],
+    }
+
+
+def _share(values: Sequence[bool]) -> float:
+    return round(sum(values) / len(values), 3) if values else 0.0
