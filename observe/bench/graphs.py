@@ -196,7 +196,9 @@ def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float 
         for i, instance in enumerate(fleet.instances):
             on.setdefault(instance.host, []).append(i)
         shared = sorted(
-            h for h, members in on.items() if len({fleet.instances[i].service for i in members if used.get(fleet.instances[i].service, 0) >= 0.2}) > 1
+            h
+            for h, members in on.items()
+            if len({fleet.instances[i].service for i in members if used.get(fleet.instances[i].service, 0) >= 0.2}) > 1
         )
         if shared:
             host = str(rng.choice(shared))

@@ -48,7 +48,13 @@ class Simulation:
     """One case. `frames()` runs it; the same generator state gives the same frames."""
 
     def __init__(
-        self, fleet: Fleet, fault: Fault, rng: np.random.Generator, *, seconds: float = 720.0, requests_per_s: float = 20.0
+        self,
+        fleet: Fleet,
+        fault: Fault,
+        rng: np.random.Generator,
+        *,
+        seconds: float = 720.0,
+        requests_per_s: float = 20.0,
     ) -> None:
         self.fleet, self.fault, self.rng = fleet, fault, rng
         self.seconds, self.requests_per_s = seconds, requests_per_s
@@ -85,7 +91,9 @@ class Simulation:
         operation = self.fleet.operations[op]
         instance = self._instance(operation.service, start)
         own = self._own_ms(operation.service, operation.self_ms, operation.sigma, instance, start)
-        failed_here = self.rng.random(len(start)) < self._error_ratio(operation.service, operation.error_ratio, instance, start)
+        failed_here = self.rng.random(len(start)) < self._error_ratio(
+            operation.service, operation.error_ratio, instance, start
+        )
         groups = _groups(operation.calls) if depth < MAX_DEPTH else []
         piece = own / (len(groups) + 1)
         cursor = start + piece
@@ -103,7 +111,16 @@ class Simulation:
             spent = np.where(alive, spent + piece, spent)
             alive &= ~failed
         self._spans.append(
-            _Spans((operation.service, operation.name, "Server"), request, instance, cursor, cursor - start, spent, failed, failed_here)
+            _Spans(
+                (operation.service, operation.name, "Server"),
+                request,
+                instance,
+                cursor,
+                cursor - start,
+                spent,
+                failed,
+                failed_here,
+            )
         )
         return cursor, failed
 
@@ -204,7 +221,9 @@ class Simulation:
         names = pl.DataFrame(keys, schema=["service", "operation", "kind"], orient="row").with_row_index("key")
         table = pl.DataFrame(columns).filter(pl.col("end") < self.seconds * 1000.0)
         instances = pl.DataFrame(
-            [(i.name, i.version, i.host) for i in self.fleet.instances], schema=["instance", "version", "host"], orient="row"
+            [(i.name, i.version, i.host) for i in self.fleet.instances],
+            schema=["instance", "version", "host"],
+            orient="row",
         ).with_row_index("instance_no")
         return (
             table.with_columns(_window(), pl.col("key").cast(pl.UInt32), pl.col("instance_no").cast(pl.UInt32))

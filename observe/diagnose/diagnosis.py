@@ -61,7 +61,17 @@ def _explained(
     blames = [_shared(b, hosts, view) for b in blames]
     known = series(frames, view, judge.owner)
     found = [
-        _diagnosis(group, [seen[i] for i in group.members], [blames[i] for i in group.members], judge, known, frames, hosts, settings, context)
+        _diagnosis(
+            group,
+            [seen[i] for i in group.members],
+            [blames[i] for i in group.members],
+            judge,
+            known,
+            frames,
+            hosts,
+            settings,
+            context,
+        )
         for group in groups(seen, blames, judge)
     ]
     return sorted(found, key=lambda d: (-len(d.symptoms), min(s.onset_ns for s in d.symptoms), d.causes[0].service))
@@ -140,7 +150,11 @@ def _cause(
     score = confidence(suspect)
     if place.device is not None:
         score = 1 - (1 - score) * (1 - 0.5 * place.device.strength * suspect.share)
-    traces = () if suspect.node >= len(judge.picture.services) else _exemplars(frames, judge.picture, service, place, suspect.errors)
+    traces = (
+        ()
+        if suspect.node >= len(judge.picture.services)
+        else _exemplars(frames, judge.picture, service, place, suspect.errors)
+    )
     return Cause(
         rank=0,
         kind=place.kind,
@@ -234,5 +248,3 @@ def _with_strangers(found: list[Diagnosis], strangers: list[Shift]) -> list[Diag
         gap, k = min((abs(min(s.onset_ns for s in d.symptoms) - shift.onset_ns), i) for i, d in enumerate(found))
         added.setdefault(k, []).append(shift)
     return [replace(d, symptoms=(*d.symptoms, *added.get(i, ()))) for i, d in enumerate(found)]
-
-

@@ -55,7 +55,9 @@ def _own(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
     found = []
     speed, noise = float(nodes.speed_ms[s]), float(nodes.speed_error_ms[s])
     if speed > 2 * noise:
-        text = f"self time of {suspect.name} rose from {ms(nodes.self_ms[0, s])} to {ms(nodes.self_ms[1, s])} per request"
+        text = (
+            f"self time of {suspect.name} rose from {ms(nodes.self_ms[0, s])} to {ms(nodes.self_ms[1, s])} per request"
+        )
         found.append(Evidence("self_time", f"{text} ({speed / max(noise, 1e-9):.0f} standard errors)"))
     before, after = float(nodes.origin[0, s]), float(nodes.origin[1, s])
     if suspect.errors and after > before:
@@ -143,7 +145,9 @@ def _order(suspect: Suspect) -> list[Evidence]:
     return found
 
 
-def ruled_out(members: Sequence[Symptom], named: Sequence[Suspect], others: Sequence[Suspect], blamer: Blamer) -> tuple[RuledOut, ...]:
+def ruled_out(
+    members: Sequence[Symptom], named: Sequence[Suspect], others: Sequence[Suspect], blamer: Blamer
+) -> tuple[RuledOut, ...]:
     """Services that show a symptom, and suspects that were dropped, with the number that speaks for them."""
     picture = blamer.picture
     blamed = {s.node for s in named}
@@ -159,7 +163,9 @@ def ruled_out(members: Sequence[Symptom], named: Sequence[Suspect], others: Sequ
         elif abs(after - before) <= max(0.1 * before, 3 * float(nodes.speed_error_ms[node])):
             because = f"its self time stayed at {ms(after)} per request"
         else:
-            because = f"its self time went from {ms(before)} to {ms(after)} per request, which is not what moved the symptom"
+            because = (
+                f"its self time went from {ms(before)} to {ms(after)} per request, which is not what moved the symptom"
+            )
         found.append(RuledOut(picture.name(node), "", because))
     return tuple(found)
 
@@ -167,5 +173,3 @@ def ruled_out(members: Sequence[Symptom], named: Sequence[Suspect], others: Sequ
 def unknown(best: float) -> Evidence:
     """Why no cause is named."""
     return Evidence("unknown", f"the best explanation reaches a confidence of {best:.2f} only")
-
-

@@ -89,7 +89,8 @@ def service_graph(edges: pl.DataFrame) -> nx.DiGraph:
         .agg(
             pl.col("connection").sort_by("calls", "connection").last(),
             pl.col("calls").sum(),
-            virtual=pl.col("server_sum_ms").is_null().all() & pl.col("connection").is_in(["database", "external"]).all(),
+            virtual=pl.col("server_sum_ms").is_null().all()
+            & pl.col("connection").is_in(["database", "external"]).all(),
         )
         .sort("caller", "callee")
     )
@@ -154,7 +155,9 @@ def _without_aliases(edges: pl.DataFrame, selfs: pl.DataFrame) -> pl.DataFrame:
     name: a callee whose spans are missing, since it died or was cut off, must not look like an outside address."""
     services = selfs["service"].unique()
     host = pl.col("callee").str.split(":").list.first().str.split(".").list.first()
-    alias = pl.col("server_sum_ms").is_null() & ~pl.col("callee").is_in(services.implode()) & host.is_in(services.implode())
+    alias = (
+        pl.col("server_sum_ms").is_null() & ~pl.col("callee").is_in(services.implode()) & host.is_in(services.implode())
+    )
     return edges.with_columns(callee=pl.when(alias).then(host).otherwise("callee"))
 
 

@@ -59,10 +59,11 @@ def periods(onset_ns: int, now_ns: int, windows: pl.DataFrame) -> Periods | None
     settled_ns = now_ns - UNSETTLED_NS
     if settled_ns < onset_ns + WINDOW_NS:
         settled_ns = now_ns
-    after_to_ns = min(settled_ns, last_ns) + 1
+    after_to_ns = min(settled_ns, last_ns) // WINDOW_NS * WINDOW_NS + WINDOW_NS
     before_to_ns = onset_ns - GUARD_NS
     if before_to_ns <= first_ns:
         before_to_ns = onset_ns
+    onset_ns = onset_ns // WINDOW_NS * WINDOW_NS
     if before_to_ns <= first_ns or after_to_ns <= onset_ns:
         return None
     return Periods(first_ns, before_to_ns, onset_ns, after_to_ns)

@@ -29,7 +29,13 @@ WAITING = (
 )
 WATCHED = (*CLOCKS, *REASONS, *XIDS, *TEMPERATURES, *POWERS, *USES, *MEMORIES, *CACHES, *WAITING)
 
-THROTTLES = {4: "software power cap", 8: "hardware slowdown", 32: "software thermal slowdown", 64: "hardware thermal slowdown", 128: "hardware power brake"}
+THROTTLES = {
+    4: "software power cap",
+    8: "hardware slowdown",
+    32: "software thermal slowdown",
+    64: "hardware thermal slowdown",
+    128: "hardware power brake",
+}
 """Bits of the clocks event reasons that hold a working GPU back (nvml.h, nvmlClocksEventReason*)."""
 
 
@@ -54,7 +60,9 @@ class _Series:
     after_max: float
 
 
-def findings(gauges: pl.DataFrame, when: Periods, service: str, instances: Collection[str], hosts: Collection[str]) -> list[Finding]:
+def findings(
+    gauges: pl.DataFrame, when: Periods, service: str, instances: Collection[str], hosts: Collection[str]
+) -> list[Finding]:
     """Devices and servers that `service` runs on, by host or instance, that report trouble; the worst first."""
     near = (
         (pl.col("service") == service)
@@ -137,7 +145,9 @@ def _faulty(series: Sequence[_Series]) -> tuple[float, list[str]]:
         if s.metric == "DCGM_FI_DEV_XID_ERRORS":
             return 0.9, [f"XID {s.after_max:.0f} reported since the onset"]
         if s.metric != "hw.errors" or "corrected" not in s.labels.replace("uncorrected", ""):
-            return 0.8, [f"hardware errors rose from {s.before_max:.3g} to {s.after_max:.3g} per second ({s.labels or s.metric})"]
+            return 0.8, [
+                f"hardware errors rose from {s.before_max:.3g} to {s.after_max:.3g} per second ({s.labels or s.metric})"
+            ]
     return 0.0, []
 
 
@@ -146,7 +156,10 @@ def _full(series: Sequence[_Series]) -> tuple[float, list[str]]:
     waiting = any(s.metric in WAITING and s.after > max(1.0, 2 * s.before) for s in series)
     for s in series:
         if s.metric in CACHES and s.after_max >= 0.95 and s.before < 0.9 and waiting:
-            strength, texts = 0.5, [*texts, f"KV cache rose from {s.before:.0%} to {s.after:.0%}, requests wait for room"]
+            strength, texts = (
+                0.5,
+                [*texts, f"KV cache rose from {s.before:.0%} to {s.after:.0%}, requests wait for room"],
+            )
         if s.metric in MEMORIES and s.after_max >= 0.98 and s.before < 0.95:
             strength, texts = max(strength, 0.3), [*texts, f"memory rose from {s.before:.0%} to {s.after:.0%}"]
     return strength, texts

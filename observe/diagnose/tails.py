@@ -69,7 +69,9 @@ def _excess(frame: pl.DataFrame, buckets: str, keys: list[str], when: Periods) -
         below=pl.col("count").cum_sum().over(*keys, *within) / pl.col("count").sum().over(*keys, *within)
     )
     threshold = old.filter(pl.col("below") >= QUANTILE).group_by(*keys, *within).agg(limit=pl.col("bucket").min())
-    middle = (2.0 ** ((pl.col("bucket") + 0.5) / BUCKETS_PER_OCTAVE)) - 2.0 ** ((pl.col("limit") + 1) / BUCKETS_PER_OCTAVE)
+    middle = (2.0 ** ((pl.col("bucket") + 0.5) / BUCKETS_PER_OCTAVE)) - 2.0 ** (
+        (pl.col("limit") + 1) / BUCKETS_PER_OCTAVE
+    )
     beyond = (
         counts.join(threshold, on=[*keys, *within])
         .filter(pl.col("bucket") > pl.col("limit"))
