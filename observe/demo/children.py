@@ -46,6 +46,7 @@ def spawn(name: str, module: str, *arguments: str, folder: Path, environ: Mappin
             stdout=output,
             stderr=output,
             start_new_session=True,
+            cwd=folder,
             env=dict(os.environ if environ is None else environ),
         )
     return Child(name, process, log)

@@ -64,12 +64,12 @@ class Fleet:
         if fault.release:
             self._roll_out(fault.instance, fault.release)
         elif fault.ailment is not None:
-            httpx.post(f"{self.url(fault.instance)}/control/ailment", json=fault.ailment).raise_for_status()
+            self._ail(fault.instance, fault.ailment)
 
     def heal(self, fault: Fault) -> None:
         """Takes an ailment away again."""
         if fault.ailment is not None:
-            httpx.post(f"{self.url(fault.instance)}/control/ailment", json={}).raise_for_status()
+            self._ail(fault.instance, {})
 
     def stop(self) -> None:
         """Users first, so that no request is cut off."""
@@ -88,6 +88,10 @@ class Fleet:
     @property
     def pids(self) -> list[int]:
         return [child.process.pid for child in self._children.values()]
+
+    def _ail(self, instance: str, ailment: Mapping[str, float]) -> None:
+        url = f"{self.url(instance)}/control/ailment"
+        httpx.post(url, json=dict(ailment), timeout=10, trust_env=False).raise_for_status()
 
     def _roll_out(self, instance: str, version: str) -> None:
         """Starts the new release on the port of the old one, and then ends the old one: no request finds nobody."""
@@ -124,7 +128,7 @@ class Fleet:
             if not child.alive:
                 raise Unavailable(f"{child.name} ended at start:\n{child.last_words()}")
             try:
-                if httpx.get(f"{self.url(child.name)}/health", timeout=2).json()["version"] == version:
+                if httpx.get(f"{self.url(child.name)}/health", timeout=2, trust_env=False).json()["version"] == version:
                     return
             except httpx.TransportError:
                 pass

@@ -32,7 +32,7 @@ async def drive(url: str, rate_per_s: float, rng: random.Random) -> None:
     """Sends requests for ever, each at its time, whether or not earlier ones have been answered."""
     limits = httpx.Limits(max_connections=MAX_OPEN, max_keepalive_connections=50)
     under_way: set[asyncio.Task[None]] = set()
-    async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits) as http:
+    async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits, trust_env=False) as http:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         for at_s in arrivals(rate_per_s, rng):

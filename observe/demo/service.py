@@ -90,7 +90,7 @@ async def serve(me: Instance, options: argparse.Namespace) -> None:
     from observe.demo.node import CALL_TIMEOUT_S, Node
 
     rng = random.Random(f"{options.seed}/{me.instance}/{me.version}")
-    async with httpx.AsyncClient(timeout=CALL_TIMEOUT_S) as http:
+    async with httpx.AsyncClient(timeout=CALL_TIMEOUT_S, trust_env=False) as http:
         app = build(Node(me, options.peers, rng, http))
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
         await uvicorn.Server(config).serve([_listen(options.listen, options.port)])
