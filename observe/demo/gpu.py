@@ -43,7 +43,7 @@ class Gpu:
             memory_limit_bytes=MEMORY_BYTES,
             power_w=watts,
             temperature_c=round(self.temperature_c + self.rng.gauss(0, 0.4)),
-            sm_clock_mhz=round(clock / 15) * 15,
+            sm_clock_mhz=15.0 * round(clock / 15),
             throttle_reasons=HW_SLOWDOWN | HW_THERMAL if self.clock_factor < 1 else 0,
         )
 
