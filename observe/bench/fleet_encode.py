@@ -137,13 +137,15 @@ class Encoder:
         kind, name = site.kind, site.name
         if kind == "database":
             _, system, database = self.plan.virtuals[site.target]
-            error: dict[str, str | int] = {"error.type": "OperationalError"} if failed else {}
-            return error | {
+            query: dict[str, str | int] = {
                 "db.system.name": system,
                 "db.namespace": database,
                 "server.address": database,
                 "db.query.text": f"{name} WHERE id = $1",
             }
+            if failed:
+                query["error.type"] = "OperationalError"
+            return query
         if kind == "internal":
             return {"code.function.name": name}
         status: dict[str, str | int] = {"http.response.status_code": 500 if failed else 200}
