@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from observe.diagnose.graph import Bools, Edges, Floats, Ints, Picture
+from observe.diagnose.graph import Bools, Edges, Floats, Ints, Picture, summed
 
 MAX_LAYERS = 32
 """Calls deeper than this are not followed; it also ends the walk on cycles."""
@@ -55,10 +55,10 @@ def flow(picture: Picture) -> tuple[Floats, Floats]:
     nodes, edges = picture.nodes, picture.edges
     count = len(picture.services)
     waits = np.where(edges.waits, 1.0, 0.0)
-    change = np.bincount(edges.caller, waits * (edges.wait_ms[1] - edges.wait_ms[0]), count)
-    noise = np.sqrt(np.bincount(edges.caller, waits * edges.edge_error_ms**2, count)) + nodes.speed_error_ms
+    change = summed(edges.caller, waits * (edges.wait_ms[1] - edges.wait_ms[0]), count)
+    noise = np.sqrt(summed(edges.caller, waits * edges.edge_error_ms**2, count)) + nodes.speed_error_ms
     apart = nodes.duration_ms - nodes.self_ms
-    level = np.clip(_ratio(apart[0], np.bincount(edges.caller, waits * edges.wait_ms[0], count), 1.0), 0.0, 1.0)
+    level = np.clip(_ratio(apart[0], summed(edges.caller, waits * edges.wait_ms[0], count), 1.0), 0.0, 1.0)
     moved = np.abs(change) > np.maximum(3 * noise, 0.05 * nodes.duration_ms[0])
     factor = np.where(moved, np.clip(_ratio(apart[1] - apart[0], change, 1.0), 0.0, 1.0), level)
     return factor, waits * edges.calls.mean(axis=0) * factor[edges.caller] * _resemblance(picture)
@@ -136,13 +136,13 @@ def errors(picture: Picture, service: int) -> ErrorFlow:
     mass = np.zeros(count)
     mass[service] = 1.0
     for _ in range(MAX_LAYERS):
-        rise = own_rise + np.bincount(edges.caller, local + below, count)
+        rise = own_rise + summed(edges.caller, local + below, count)
         share = np.where(rise > 0, mass / np.where(rise > 0, rise, 1.0), 0.0)
         own += np.where(rise > 0, share * own_rise, 0.0)
         edge += share[edges.caller] * local
         passed = share[edges.caller] * below
         real = edges.callee < count
-        mass = np.bincount(edges.callee[real], passed[real], count)
+        mass = summed(edges.callee[real], passed[real], count)
         if mass.sum() < 1e-6:
             break
     return ErrorFlow(own, edge)
@@ -192,7 +192,7 @@ def traffic(picture: Picture) -> Traffic:
     lengths = np.array([[picture.periods.before_s], [picture.periods.after_s]])
     real = edges.callee < count
     sent = edges.calls * nodes.requests[:, edges.caller]
-    inside = np.stack([np.bincount(edges.callee[real], sent[p][real], count) for p in (0, 1)])
+    inside = np.stack([summed(edges.callee[real], sent[p][real], count) for p in (0, 1)])
     total = nodes.requests / np.maximum(lengths, 10.0)
     return Traffic(np.maximum(total - inside / np.maximum(lengths, 10.0), 0.0), total)
 
@@ -211,9 +211,9 @@ def owners(picture: Picture) -> Ints:
     busy = edges.calls[1] * nodes.requests[1][edges.caller]
     rise = np.where(grown, edges.edge_change_ms * requests, 0.0)
     ends = np.concatenate([edges.caller, edges.callee])
-    touched = np.bincount(ends, np.concatenate([busy, busy]), total)
-    moved = np.bincount(ends, np.concatenate([busy * grown, busy * grown]), total)
-    claim = np.bincount(ends, np.concatenate([rise, rise]), total) * _ratio(moved, touched, 0.0)
+    touched = summed(ends, np.concatenate([busy, busy]), total)
+    moved = summed(ends, np.concatenate([busy * grown, busy * grown]), total)
+    claim = summed(ends, np.concatenate([rise, rise]), total) * _ratio(moved, touched, 0.0)
     clear = nodes.speed_ms > 4 * nodes.speed_error_ms
     claim[:count] += np.where(clear, nodes.speed_ms * nodes.requests.mean(axis=0), 0.0)
     return np.where(claim[edges.caller] > 1.05 * claim[edges.callee], edges.caller, edges.callee)

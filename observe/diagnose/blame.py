@@ -5,7 +5,7 @@ A vector of blame has one place for every service, then every virtual node, then
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +25,11 @@ class Blamer:
     """Everything that the blame of several symptoms shares."""
 
     picture: Picture
-    tails: Tails | None
     owner: Ints
     traffic: attribution.Traffic
     splits: dict[int, Split]
-    tail_splits: dict[int, Split]
+    tails: Callable[[], Tails]
+    tail_splits: dict[int, Split]  # filled at the first symptom that needs them: histograms cost
 
     @property
     def size(self) -> int:
@@ -67,12 +67,17 @@ class Blamer:
         split = self.splits[service]
         found, explained = self._parts(split, sign)
         weak = sign * split.total < 3 * split.total_error or explained < 0.3 * abs(split.total)
-        if weak and service in self.tail_splits:
-            tail, more = self._parts(self.tail_splits[service], sign)
+        if weak:
+            tail, more = self._parts(self._tail(service), sign)
             if more > 0:
-                split, found, explained = self.tail_splits[service], tail, more
+                split, found, explained = self._tail(service), tail, more
         least = 0.7 * max(0.0, sign * split.total - SIGMAS * split.total_error)
         return found / max(explained, least, 1e-9)
+
+    def _tail(self, service: int) -> Split:
+        if not self.tail_splits:
+            self.tail_splits.update(_tail_splits(self.picture, self.tails(), self.splits))
+        return self.tail_splits[service]
 
     def _parts(self, split: Split, sign: int) -> tuple[Floats, float]:
         """Blame in the unit of the split, and its sum."""
@@ -143,19 +148,12 @@ class Blamer:
         return found
 
 
-def blamer(picture: Picture, tails: Tails | None, services: Sequence[int]) -> Blamer:
+def blamer(picture: Picture, tails: Callable[[], Tails], services: Sequence[int]) -> Blamer:
     """Prepared for symptoms of the given services."""
     callees = picture.edges.callee[picture.edges.callee < len(picture.services)]
     wanted = np.array(sorted({*services, *np.unique(callees).tolist()}), np.int64)
     splits = dict(zip(wanted.tolist(), attribution.latency(picture, wanted), strict=True))
-    return Blamer(
-        picture,
-        tails,
-        attribution.owners(picture),
-        attribution.traffic(picture),
-        splits,
-        _tail_splits(picture, tails, splits) if tails is not None else {},
-    )
+    return Blamer(picture, attribution.owners(picture), attribution.traffic(picture), splits, tails, {})
 
 
 def _tail_splits(picture: Picture, tails: Tails, splits: dict[int, Split]) -> dict[int, Split]:

@@ -182,7 +182,7 @@ def sick_hosts(selfs: pl.DataFrame, when: Periods) -> dict[str, tuple[str, ...]]
         .with_columns(sick_hosts=pl.col("sick").sum().over("service"))
         .sort("host", "service")
     )
-    fleet = by_place.filter(pl.col("sick"))["excess"].sum()
+    fleet = float(by_place.filter(pl.col("sick"))["excess"].sum())
     found = {}
     for (host,), part in by_place.group_by("host", maintain_order=True):
         sick = part.filter(pl.col("sick"))
@@ -190,7 +190,7 @@ def sick_hosts(selfs: pl.DataFrame, when: Periods) -> dict[str, tuple[str, ...]]
         if (
             only_here.height >= 2
             and sick.height >= 0.7 * part.height
-            and only_here["excess"].sum() >= 0.7 * fleet
+            and float(only_here["excess"].sum()) >= 0.7 * fleet
             and _well_elsewhere(by_place, str(host))
         ):
             found[str(host)] = tuple(only_here["service"].to_list())

@@ -15,7 +15,7 @@ from observe.diagnose.explain import evidence, ruled_out, unknown
 from observe.diagnose.graph import Floats, Picture, picture
 from observe.diagnose.group import Group, groups
 from observe.diagnose.impact import impact
-from observe.diagnose.levels import Periods, periods
+from observe.diagnose.levels import periods
 from observe.diagnose.narrow import Place, narrow
 from observe.diagnose.rank import Suspect, confidence, suspects
 from observe.diagnose.series import Series, series
@@ -55,7 +55,7 @@ def diagnose(
 def _explained(
     seen: list[Symptom], frames: Frames, view: Picture, settings: DiagnoseSettings, context: Sequence[Shift]
 ) -> list[Diagnosis]:
-    judge = blamer(view, tails(frames, view), [s.service for s in seen])
+    judge = blamer(view, lambda: tails(frames, view), [s.service for s in seen])
     blames = [judge.blame(s) for s in seen]
     hosts = _sick_hosts(frames, view)
     blames = [_shared(b, hosts, view) for b in blames]
@@ -245,6 +245,6 @@ def _with_strangers(found: list[Diagnosis], strangers: list[Shift]) -> list[Diag
         return [_unexplained(tuple(strangers), "no spans are known of these services")]
     added: dict[int, list[Shift]] = {}
     for shift in strangers:
-        gap, k = min((abs(min(s.onset_ns for s in d.symptoms) - shift.onset_ns), i) for i, d in enumerate(found))
+        _, k = min((abs(min(s.onset_ns for s in d.symptoms) - shift.onset_ns), i) for i, d in enumerate(found))
         added.setdefault(k, []).append(shift)
     return [replace(d, symptoms=(*d.symptoms, *added.get(i, ()))) for i, d in enumerate(found)]

@@ -98,7 +98,7 @@ def _accounts(suspect: Suspect, members: Sequence[Symptom], blamer: Blamer) -> l
         where = blamer.picture.name(member.service)
         if member.aspect == "latency":
             change = float(blamer.picture.nodes.duration_change_ms[member.service])
-            text = f"this accounts for {percent(share)} of the {ms(change)} by which requests of {where} changed on average"
+            text = f"accounts for {percent(share)} of the {ms(change)} by which requests of {where} changed on average"
             found.append(Evidence("attribution", text))
         if member.aspect == "errors":
             found.append(Evidence("attribution", f"{percent(share)} of the new errors of {where} began here"))

@@ -178,8 +178,8 @@ def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) 
     is_entry = work["kind"].is_in(list(ENTRY_KINDS)).to_numpy()
     speed = speed + np.where(is_entry, 0.0, mix)  # more inner spans per request are the service's own doing
     count = len(services)
-    origin = np.stack([np.bincount(at, work[f"origin_errors{p}"].to_numpy(), count) for p in (0, 1)])
-    own_ms = np.stack([np.bincount(at, work[f"self_sum_ms{p}"].to_numpy(), count) for p in (0, 1)])
+    origin = np.stack([summed(at, work[f"origin_errors{p}"].to_numpy(), count) for p in (0, 1)])
+    own_ms = np.stack([summed(at, work[f"self_sum_ms{p}"].to_numpy(), count) for p in (0, 1)])
     return Nodes(
         requests=requests,
         duration_ms=_stacked(entry, "mean0", "mean1"),
@@ -187,16 +187,16 @@ def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) 
         duration_error_ms=entry["error"].fill_null(np.inf).fill_nan(np.inf).to_numpy(),
         error_ratio=_stacked(entry, "errors0", "errors1") / safe,
         self_ms=own_ms / safe,
-        speed_ms=np.bincount(at, speed, count),
-        speed_error_ms=np.sqrt(np.bincount(at, error**2, count)),
-        mix_ms=np.bincount(at, np.where(is_entry, mix, 0.0), count),
+        speed_ms=summed(at, speed, count),
+        speed_error_ms=np.sqrt(summed(at, error**2, count)),
+        mix_ms=summed(at, np.where(is_entry, mix, 0.0), count),
         origin=origin / safe,
         client_origin=np.stack([_per_service(away.filter(pl.col("period") == p), services) for p in (0, 1)]) / safe,
     )
 
 
 def _standardized(rate: Floats, mean: Floats, error: Floats) -> tuple[Floats, Floats, Floats]:
-    """Change of rate × mean, split exactly: (by mean at the middle rate, by rate at the middle mean, error of the first).
+    """Change of rate × mean: (by mean at the middle rate, by rate at the middle mean, error of the first part).
 
     Midpoints make the two parts add up (Kitagawa 1955, doi:10.1080/01621459.1955.10501299). `rate` and `mean` are
     (2, k); where a mean is missing in one period, all of the change is one of rate.
@@ -256,33 +256,31 @@ def _edges(edges: pl.DataFrame, numbers: pl.DataFrame, nodes: Nodes) -> Edges:
     waited_mean = np.where(count > 0, _stacked(table, "waited0", "waited1") / np.maximum(count, 1.0), np.nan)
     edge, _, error = _standardized(calls, outside_mean, table["error"].fill_null(np.inf).fill_nan(np.inf).to_numpy())
     total, by_calls, _ = _standardized(calls, waited_mean, np.zeros(table.height))
-    pairs = table.select("caller", "callee").with_row_index("row").group_by("caller", "callee", maintain_order=True)
-    group = np.zeros(table.height, np.int64)
-    firsts: list[int] = []
-    for i, (_, part) in enumerate(pairs):
-        members = part["row"].to_numpy()
-        group[members] = i
-        firsts.append(int(members[np.argmax(count[:, members].sum(axis=0))]))
-    m = len(firsts)
+    _, group = np.unique(caller * len(number) + callee, return_inverse=True)
+    m = int(group.max()) + 1 if len(group) else 0
+    busiest = np.lexsort((-count.sum(axis=0), group))
+    firsts = busiest[np.searchsorted(group[busiest], np.arange(m))]
     connection = tuple(table["connection"].gather(firsts)) if m else ()
-
-    def summed(values: Floats) -> Floats:
-        return np.bincount(group, values, m)
 
     return Edges(
         caller=caller[firsts],
         callee=callee[firsts],
         connection=connection,
         waits=np.array([c not in UNWAITED for c in connection], bool),
-        calls=np.stack([summed(c) for c in calls]),
-        wait_ms=np.stack([summed(np.nan_to_num(calls[p] * waited_mean[p])) for p in (0, 1)]),
-        edge_ms=np.stack([summed(np.nan_to_num(calls[p] * outside_mean[p])) for p in (0, 1)]),
-        edge_change_ms=summed(edge),
-        edge_error_ms=np.sqrt(summed(error**2)),
-        calls_change_ms=summed(by_calls),
-        below_change_ms=summed(total - edge),
-        errors=np.stack([summed(table[f"errors{p}"].to_numpy() / safe[p]) for p in (0, 1)]),
+        calls=np.stack([summed(group, c, m) for c in calls]),
+        wait_ms=np.stack([summed(group, np.nan_to_num(calls[p] * waited_mean[p]), m) for p in (0, 1)]),
+        edge_ms=np.stack([summed(group, np.nan_to_num(calls[p] * outside_mean[p]), m) for p in (0, 1)]),
+        edge_change_ms=summed(group, edge, m),
+        edge_error_ms=np.sqrt(summed(group, error**2, m)),
+        calls_change_ms=summed(group, by_calls, m),
+        below_change_ms=summed(group, total - edge, m),
+        errors=np.stack([summed(group, table[f"errors{p}"].to_numpy() / safe[p], m) for p in (0, 1)]),
     )
+
+
+def summed(at: Ints, values: Floats, size: int) -> Floats:
+    """Σ of `values` by number: (size,)."""
+    return np.bincount(at, values, size).astype(np.float64)
 
 
 def _digraph(services: tuple[str, ...], virtual: tuple[str, ...], edges: Edges) -> nx.DiGraph:

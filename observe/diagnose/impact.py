@@ -32,9 +32,9 @@ def impact(members: Sequence[Symptom], frames: Frames, picture: Picture) -> Impa
 def _erring(rows: pl.DataFrame) -> int:
     if not rows.height:
         return 0
-    before, after = rows.filter(pl.col("period") == 0), rows.filter(pl.col("period") == 1)
-    old = before["errors"].sum() / max(before["requests"].sum(), 1)
-    return max(0, round(after["errors"].sum() - old * after["requests"].sum()))
+    (before, after) = (rows.filter(pl.col("period") == period) for period in (0, 1))
+    old = int(before["errors"].sum()) / max(int(before["requests"].sum()), 1)
+    return max(0, round(int(after["errors"].sum()) - old * int(after["requests"].sum())))
 
 
 def _slow(rows: pl.DataFrame) -> int:
@@ -55,5 +55,5 @@ def _slow(rows: pl.DataFrame) -> int:
     )
     limit = old.filter(pl.col("below") >= 0.99).group_by(by).agg(limit=pl.col("bucket").min())
     after = counts.filter(pl.col("period") == 1).join(limit, on=by)
-    over = after.filter(pl.col("bucket") > pl.col("limit"))["count"].sum()
-    return max(0, round(over - 0.01 * after["count"].sum()))
+    over = float(after.filter(pl.col("bucket") > pl.col("limit"))["count"].sum())
+    return max(0, round(over - 0.01 * float(after["count"].sum())))

@@ -17,6 +17,8 @@ from observe.types import WINDOW_NS
 
 GUARD_NS = 2 * WINDOW_NS
 """Kept out of "before": an onset is known to a window or two."""
+MAX_BEFORE_NS = 120 * WINDOW_NS
+"""Twenty minutes give a level; the hour before may hold another time of day, or another incident."""
 UNSETTLED_NS = 2 * WINDOW_NS
 """Windows that start later than this before now lack spans that are still on their way, the slow ones above all."""
 
@@ -66,7 +68,7 @@ def periods(onset_ns: int, now_ns: int, windows: pl.DataFrame) -> Periods | None
     onset_ns = onset_ns // WINDOW_NS * WINDOW_NS
     if before_to_ns <= first_ns or after_to_ns <= onset_ns:
         return None
-    return Periods(first_ns, before_to_ns, onset_ns, after_to_ns)
+    return Periods(max(first_ns, before_to_ns - MAX_BEFORE_NS), before_to_ns, onset_ns, after_to_ns)
 
 
 def levels(frame: pl.DataFrame, keys: Sequence[str], count: str, total: str, also: Sequence[str] = ()) -> pl.DataFrame:
@@ -76,27 +78,29 @@ def levels(frame: pl.DataFrame, keys: Sequence[str], count: str, total: str, als
     `frame` has one row per key and window with `period` from `Periods.mark`. Means are null where nothing was counted;
     change is null unless both are there.
     """
-    marked = frame.filter(pl.col("period").is_not_null() & (pl.col(count) > 0))
-    squares = marked.with_columns(_q=pl.col(total) ** 2 / pl.col(count))
-    sums: list[pl.Expr] = []
+    squares = frame.filter(pl.col("period").is_not_null() & (pl.col(count) > 0)).with_columns(
+        _q=pl.col(total) ** 2 / pl.col(count)
+    )
+    sums = squares.group_by(*keys, "period", maintain_order=True).agg(
+        pl.col(count).sum().cast(pl.Float64).alias("n"),
+        pl.col(total).sum().alias("sum"),
+        pl.col("_q").sum().alias("q"),
+        pl.len().alias("w"),
+        *(pl.col(name).sum().cast(pl.Float64).alias(f"_{name}") for name in also),
+    )
+    found = sums.select(keys).unique(maintain_order=True)
     for period in (0, 1):
-        here = pl.col("period") == period
-        sums += [
-            pl.col(count).filter(here).sum().cast(pl.Float64).alias(f"n{period}"),
-            pl.col(total).filter(here).sum().alias(f"sum{period}"),
-            pl.col("_q").filter(here).sum().alias(f"q{period}"),
-            here.sum().alias(f"w{period}"),
-            *(pl.col(name).filter(here).sum().cast(pl.Float64).alias(f"{name}{period}") for name in also),
-        ]
-    found = squares.group_by(keys, maintain_order=True).agg(sums)
-    for period in (0, 1):
-        found = found.with_columns(_mean(period)).with_columns(_variance(period))
+        columns = {f"{name}{period}": pl.col(name) for name in ("n", "sum", "q", "w")}
+        columns |= {f"{name}{period}": pl.col(f"_{name}") for name in also}
+        part = sums.filter(pl.col("period") == period).select(*keys, **columns)
+        found = found.join(part, on=keys, how="left", maintain_order="left").with_columns(
+            pl.col(list(columns)).fill_null(0)
+        )
+    found = found.with_columns(_mean(0), _mean(1), _variance(0), _variance(1))
     var0 = pl.coalesce("var0", "var1")
     var1 = pl.when(pl.col("w1") >= 4).then(pl.max_horizontal("var1", "var0")).otherwise(var0)
     error = (var0 / pl.col("n0") + var1 / pl.col("n1")).sqrt()
-    return found.with_columns(change=pl.col("mean1") - pl.col("mean0"), error=error).drop(
-        "sum0", "sum1", "q0", "q1", "w0", "w1", "var0", "var1"
-    )
+    return found.with_columns(change=pl.col("mean1") - pl.col("mean0"), error=error)
 
 
 def _mean(period: int) -> pl.Expr:

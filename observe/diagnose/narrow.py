@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from observe.diagnose.contrast import Contrast, Value, contrast, release, rows_of
+from observe.diagnose.contrast import Contrast, Of, Value, contrast, release, rows_of
 from observe.diagnose.graph import Picture
 from observe.diagnose.levels import Periods
 from observe.diagnose.resources import Finding, findings
@@ -28,8 +28,8 @@ class Place:
 def narrow(frames: Frames, picture: Picture, service: str, errors: bool) -> Place:
     """The narrowest place within `service` that the numbers bear out; the service itself where they do not."""
     when = picture.periods
-    rows = rows_of(frames.selfs, [service], when, "errors" if errors else "self")
-    of = "errors" if errors else "self"
+    of: Of = "errors" if errors else "self"
+    rows = rows_of(frames.selfs, [service], when, of)
     by = {d: found for d in ("version", "instance", "host") if (found := contrast(rows, d, of)) is not None}
     said = tuple(by.values())
     fresh = release(rows, when.after_from_ns) or _arrived(by.get("version"), when)

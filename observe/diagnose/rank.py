@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ RULES: tuple[Rule, ...] = (explains, no_later_than_effects, moves_together)
 
 def confidence(suspect: Suspect) -> float:
     """0..1."""
-    return float(min(1.0, np.prod([rule(suspect) for rule in RULES])))
+    return min(1.0, math.prod(rule(suspect) for rule in RULES))
 
 
 def suspects(members: list[Symptom], blames: list[Floats], blamer: Blamer, known: Series) -> list[Suspect]:
