@@ -80,8 +80,8 @@ class StreamAdmin(Protocol):
     def pending(
         self, group: str, since: Mapping[tuple[str, int], int] | None = None, /
     ) -> Mapping[tuple[str, int], int]:
-        """Spans, metric points or log records not yet committed by `group`, per (topic, partition). Where `since`
-        names a later offset, those before it are left out: they are stored, their commit is on its way."""
+        """Spans, metric points or log records from the group's committed offset on, or from the one that `since`
+        names: what is stored need not be committed yet. Per (topic, partition)."""
         ...
 
     def dead_letters(self, limit: int, /) -> list[Json]:

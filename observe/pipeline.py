@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 
-from observe.errors import Unavailable
+from observe.errors import Lost, Unavailable
 from observe.frames import Frames
-from observe.interfaces import Store
+from observe.ingest import Mover, Stopped
+from observe.interfaces import Consumer, Producer, Store
 from observe.settings import Settings
 from observe.telemetry import INCIDENTS, RETRIES, TICK_SECONDS
 from observe.types import WINDOW_NS, Incident, Severity, State
@@ -15,8 +18,40 @@ from observe.verdict import horizon_ns, look, next_look_ns
 
 log = logging.getLogger(__name__)
 
+POLL_S = 0.5
+
 REPLAY_CHUNK_NS = 3600 * 10**9
 """Replay reads this much at a time, so that a replay of days needs no more memory than one of an hour."""
+
+
+def ingest(
+    consumer: Consumer,
+    store: Store,
+    dead_letters: Producer,
+    *,
+    stop: Callable[[], bool],
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Moves batches from stream to store until `stop()`: none lost, none twice.
+
+    poll, intend (a restart reads exactly this range again), insert (the range is the token, so a repeat changes
+    nothing), commit. A batch under way when it stops is not committed. One batch is in memory at a time.
+    """
+    mover = Mover(consumer, store, dead_letters, stop=stop, wait=wait)
+    while not stop():
+        try:
+            batch = consumer.poll(POLL_S)
+            if batch is not None:
+                mover.move(batch)
+        except Lost as error:
+            log.info("left to another writer: %s", error)
+        except Unavailable as error:
+            RETRIES.labels("stream").inc()
+            log.warning("%s; trying again", error)
+            with contextlib.suppress(Stopped):
+                mover.pause(error.retry_after_s)
+        except Stopped:
+            return
 
 
 def watch(

@@ -41,3 +41,14 @@ def from_metadata(text: str | None) -> Range | None:
     except (ValueError, TypeError, KeyError):
         return None
     return intent if 0 <= intent.first <= intent.last else None
+
+
+def may_replace(intent: Range | None, wanted: Range) -> bool:
+    """Whether a writer may go on with `wanted` where `intent` is written down: the same, or its first part.
+
+    A batch that the store refuses as a whole is tried in parts.
+
+    >>> may_replace(None, Range(3, 9)), may_replace(Range(3, 9), Range(3, 5)), may_replace(Range(3, 9), Range(3, 12))
+    (True, True, False)
+    """
+    return intent is None or (intent.first == wanted.first and wanted.last <= intent.last)

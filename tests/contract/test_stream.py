@@ -391,8 +391,7 @@ def test_a_full_buffer_refuses_at_once_and_drops_nothing_silently(case: Case, tm
 
 
 def _fill(producer: Producer, taken: list[Future[None]]) -> None:
-    for _ in range(100):
-        taken.append(producer.send(SPANS, bytes(20_000)))
+    taken.extend(producer.send(SPANS, bytes(20_000)) for _ in range(100))
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ kafka: Any = confluent_kafka.admin  # its types are incomplete
 
 ASK_S = 10.0
 ALL_TOPICS = (*TOPICS.values(), DEAD_LETTERS)
+REMEMBERED = 1000  # records that are counted already and kept, per partition
 DEAD_LETTER_HOURS = 14 * 24.0  # people look at them later than machines look at the rest
 
 
@@ -54,10 +55,14 @@ class KafkaAdmin:
         self, group: str, since: Mapping[tuple[str, int], int] | None = None, /
     ) -> Mapping[tuple[str, int], int]:
         """Kafka keeps no sums: each pending record is read once, and remembered until it is committed."""
-        states = self.partitions(group)
+        states = {(s.topic, s.partition): s for s in self.partitions(group) if s.topic != DEAD_LETTERS}
+        starts = {key: max(s.begin, (since or {}).get(key, s.committed)) for key, s in states.items()}
         with self._counting:
-            self._count_up([state for state in states if state.topic != DEAD_LETTERS])
-            return {(s.topic, s.partition): self._sum((s.topic, s.partition), s.committed, since or {}) for s in states}
+            self._count_up({key: (start, states[key].end) for key, start in starts.items()})
+            return {
+                key: sum(items for offset, items in self._counted[key] if offset >= start)
+                for key, start in starts.items()
+            }
 
     def dead_letters(self, limit: int, /) -> list[Json]:
         states = [state for state in self.partitions("observe-admin") if state.topic == DEAD_LETTERS]
@@ -145,16 +150,18 @@ class KafkaAdmin:
 
     # ── pending items ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _count_up(self, states: Sequence[PartitionState]) -> None:
+    def _count_up(self, wanted: Mapping[Key, tuple[int, int]]) -> None:
+        """Reads on to the ends that are wanted. What lies before the starts is forgotten, a little behind: another
+        caller may ask from further back."""
         ranges = {}
-        for state in states:
-            key = (state.topic, state.partition)
+        for key, (start, end) in wanted.items():
             counted = self._counted.setdefault(key, deque())
-            while counted and counted[0][0] < state.committed:
+            while len(counted) > REMEMBERED and counted[REMEMBERED][0] < start:
                 counted.popleft()
-            start = max(state.committed, self._read_to.get(key, 0) if counted else 0)
-            if start < state.end:
-                ranges[key] = (start, state.end)
+            if not counted or not counted[0][0] <= start <= self._read_to[key]:
+                counted.clear()
+                self._read_to[key] = start
+            ranges[key] = (self._read_to[key], end)
         for record in read(self._brokers, self._settings, ranges):
             try:
                 items = items_of(record)
@@ -163,7 +170,3 @@ class KafkaAdmin:
             key = (record.topic, record.partition)
             self._counted[key].append((record.offset, items))
             self._read_to[key] = record.offset + 1
-
-    def _sum(self, key: Key, committed: int, since: Mapping[Key, int]) -> int:
-        start = max(committed, since.get(key, 0))
-        return sum(items for offset, items in self._counted.get(key, ()) if offset >= start)

@@ -12,6 +12,8 @@ from observe.errors import Misconfigured, ObserveError, Unavailable
 from observe.settings import KafkaSettings
 
 log = logging.getLogger("observe.kafka")
+# The user's settings go to producers, consumers and admins alike; each would warn of those that are for the others.
+log.addFilter(lambda entry: "CONFWARN" not in entry.getMessage())
 
 HEADROOM_BYTES = 64 * 2**10  # key, headers and framing of one record
 REFUSALS = frozenset(

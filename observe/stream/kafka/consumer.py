@@ -6,19 +6,20 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from observe.errors import Lost, Misconfigured, ObserveError
 from observe.settings import KafkaSettings
 from observe.stream.kafka import config
-from observe.stream.ranges import Range, from_metadata, range_of, to_metadata
+from observe.stream.ranges import Range, from_metadata, may_replace, range_of, to_metadata
 from observe.types import Batch, BatchLimits, Record
 
 DRAIN_RECORDS = 64  # taken at once; bounds what is buffered beyond the limits of a batch
 WAIT_S = 0.5  # librdkafka's waits cannot be interrupted
 ASK_S = 5.0
+COMMIT_S = 10.0
 GONE = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -36,12 +37,11 @@ class _Partition:
 
     def __init__(self) -> None:
         self.resolved = False  # whether the commit that the last owner left has been read
-        self.committed = 0
         self.intent: Range | None = None  # what the last owner was inserting: it must come next, whole
         self.records: deque[Record] = deque()
         self.bytes = 0
         self.since = 0.0  # monotonic arrival of the first record
-        self.handed: set[Range] = set()  # given out, not committed yet
+        self.handed: list[Range] = []  # given out, not committed yet
 
     def add(self, record: Record) -> None:
         if not self.records:
@@ -76,8 +76,12 @@ class _Partition:
         if not taken:
             return None
         handed = intent or Range(taken[0].offset, taken[-1].offset)
-        self.handed.add(handed)
+        self.handed.append(handed)
         return Batch(tuple(taken), handed.first, handed.last)
+
+    def handed_as(self, wanted: Range) -> Range | None:
+        """The range given out of which `wanted` is all or the first part."""
+        return next((handed for handed in self.handed if may_replace(handed, wanted)), None)
 
 
 class KafkaConsumer:
@@ -91,7 +95,10 @@ class KafkaConsumer:
         self._rotation: deque[Key] = deque()  # longest unread first: no partition starves another
         self._paused = False
         self._asked = float("-inf")
-        self._consumer = config.connect(Consumer, config.consumer(brokers, settings, group))
+        self._answer: KafkaError | Literal["done"] | None = None  # to the commit under way
+        self._awaited = ("", -1, -1)
+        wanted = config.consumer(brokers, settings, group) | {"on_commit": self._committed}
+        self._consumer = config.connect(Consumer, wanted)
         self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     def poll(self, timeout_s: float, /) -> Batch | None:
@@ -107,20 +114,22 @@ class KafkaConsumer:
 
     def intend(self, batch: Batch, /) -> None:
         partition = self._partitions.get((batch.topic, batch.partition))
-        if partition is None or range_of(batch) not in partition.handed:
+        if partition is None or partition.handed_as(range_of(batch)) is None:
             raise Lost(f"{batch.token}: the partition was taken over")
         self._commit(batch, batch.first_offset, to_metadata(range_of(batch)))
 
     def commit(self, batch: Batch, /) -> None:
         partition = self._partitions.get((batch.topic, batch.partition))
-        if partition is None or range_of(batch) not in partition.handed:
+        whole = partition.handed_as(range_of(batch)) if partition else None
+        if partition is None or whole is None:
             return  # committed already, or for its new owner to commit
         try:
             self._commit(batch, batch.last_offset + 1, "")
         except Lost as error:
             log.warning("not committed: %s", error)
-        partition.committed = batch.last_offset + 1
-        partition.handed.discard(range_of(batch))
+        partition.handed.remove(whole)
+        if batch.last_offset < whole.last:
+            partition.handed.append(Range(batch.last_offset + 1, whole.last))
 
     def heartbeat(self) -> None:
         if not self._paused:
@@ -170,13 +179,13 @@ class KafkaConsumer:
             if low > intent.last:
                 log.warning("%s-%s: %s has expired before it was stored", answer.topic, answer.partition, intent)
                 intent = None
-        partition.committed, partition.intent, partition.resolved = max(0, answer.offset), intent, True
+        partition.intent, partition.resolved = intent, True
 
-    def _receive(self, timeout_s: float) -> None:
+    def _receive(self, timeout_s: float, *, drain: bool = True) -> None:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return
-        for message in (first, *self._consumer.consume(DRAIN_RECORDS, 0)):
+        for message in (first, *(self._consumer.consume(DRAIN_RECORDS, 0) if drain else ())):
             error = message.error()
             partition = self._partitions.get((message.topic(), message.partition()))
             if error is not None:
@@ -206,15 +215,34 @@ class KafkaConsumer:
             self._consumer.resume(_topic_partitions(self._partitions))
 
     def _commit(self, batch: Batch, offset: int, metadata: str) -> None:
+        """Commits, and polls until the answer is there: a rebalance that others wait for must go on meanwhile."""
         where = TopicPartition(batch.topic, batch.partition, offset, metadata)
+        key, deadline = (batch.topic, batch.partition), time.monotonic() + COMMIT_S
+        partition = self._partitions[key]
+        self._answer, self._awaited = None, (*key, offset)
         try:
-            for answer in self._consumer.commit(offsets=[where], asynchronous=False):
-                if answer.error is not None:
-                    raise KafkaException(answer.error)
+            self._consumer.commit(offsets=[where], asynchronous=True)
+            while self._answer is None and self._partitions.get(key) is partition:
+                if time.monotonic() > deadline:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                self._receive(0.005, drain=False)
         except KafkaException as error:
-            if error.args[0].code() in GONE:
-                raise Lost(f"{batch.token}: {error.args[0].str()}") from error
             raise config.unavailable(f"cannot commit {batch.token}", error) from error
+        if self._partitions.get(key) is not partition:
+            raise Lost(f"{batch.token}: the partition was taken over")
+        self._judge(batch)
+
+    def _judge(self, batch: Batch) -> None:
+        error = self._answer
+        if isinstance(error, KafkaError):
+            if error.code() in GONE:
+                raise Lost(f"{batch.token}: {error.str()}")
+            raise config.unavailable(f"cannot commit {batch.token}", error)
+
+    def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        for p in partitions:
+            if (p.topic, p.partition, p.offset) == self._awaited:  # not the late answer to one given up
+                self._answer = error or p.error or "done"
 
 
 def to_record(message: Any) -> Record:

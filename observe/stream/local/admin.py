@@ -53,7 +53,7 @@ class LocalAdmin:
             pending = {}
             for extent in log.extents():
                 key = (extent.topic, extent.partition)
-                start = max(positions[key].next if key in positions else extent.begin, (since or {}).get(key, 0))
+                start = (since or {}).get(key, positions[key].next if key in positions else extent.begin)
                 pending[key] = extent.items - log.head(extent, max(extent.begin, start)).items
         finally:
             groups.close()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from observe.errors import Lost
 from observe.stream.local.alive import Alive, is_dead
 from observe.stream.local.database import connect, transaction, translated
-from observe.stream.ranges import Range, from_metadata, range_of, to_metadata
+from observe.stream.ranges import Range, from_metadata, may_replace, range_of, to_metadata
 from observe.types import Batch
 
 SCHEMA = """
@@ -79,7 +79,7 @@ class Groups:
             now = self.positions(group).get(key)
             if now is not None and done and now.next > batch.last_offset:
                 return now
-            if now is not None and (now.next > batch.first_offset or now.intent not in (None, range_of(batch))):
+            if now is not None and (now.next > batch.first_offset or not may_replace(now.intent, range_of(batch))):
                 raise Lost(f"{batch.token}: the group stands at {now.next}")
             then = Position(batch.last_offset + 1, None) if done else Position(batch.first_offset, range_of(batch))
             metadata = to_metadata(then.intent) if then.intent else ""
