@@ -1,0 +1,273 @@
+"""The parts of the diagnosis on small hand-made tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from observe.diagnose.attribution import latency, reach
+from observe.diagnose.contrast import contrast, release, rows_of
+from observe.diagnose.graph import _standardized, picture, service_graph
+from observe.diagnose.levels import Periods, levels, periods
+from observe.diagnose.resources import findings
+from observe.diagnose.series import step
+from observe.frames import EDGE_WINDOWS, GAUGE_WINDOWS, SELF_WINDOWS, SERVICE_WINDOWS, Frames
+from observe.types import WINDOW_NS
+
+T0 = 1_700_000_000 * 10**9
+ONSET = T0 + 30 * WINDOW_NS
+NOW = T0 + 40 * WINDOW_NS
+WHEN = Periods(T0, ONSET - 2 * WINDOW_NS, ONSET, NOW)
+
+
+def at(window: int) -> int:
+    return T0 + window * WINDOW_NS
+
+
+def self_rows(service, before_ms, after_ms, *, windows=40, requests=100, kind="Server", total=(None, None), **columns):
+    """One row a window; self time per request goes from `before_ms` to `after_ms` at window 30."""
+    rows = []
+    for w in range(windows):
+        own = (after_ms if w >= 30 else before_ms) * (1 + 0.01 * ((w * 7) % 5 - 2))
+        whole = total[w >= 30] if total[0] is not None else own
+        row = {name: "" for name, dtype in SELF_WINDOWS.items() if dtype == pl.String}
+        row |= {
+            "window_start_ns": at(w),
+            "service": service,
+            "operation": "/x",
+            "kind": kind,
+            "requests": requests,
+            "errors": 0,
+            "origin_errors": 0,
+            "duration_sum_ms": requests * (whole + (own - (after_ms if w >= 30 else before_ms))),
+            "self_sum_ms": requests * own,
+            "self_buckets": [{"bucket": 40, "count": requests}],
+        }
+        rows.append(row | columns)
+    return pl.DataFrame(rows, schema=SELF_WINDOWS)
+
+
+def edge_rows(caller, callee, client, server, *, connection="direct", calls=100, windows=40):
+    """`client` and `server` are (before, after) per call in ms; server None for a virtual node."""
+    rows = []
+    for w in range(windows):
+        after = w >= 30
+        rows.append(
+            {
+                "window_start_ns": at(w),
+                "caller": caller,
+                "caller_operation": "GET",
+                "callee": callee,
+                "callee_operation": "/x",
+                "connection": connection,
+                "calls": calls,
+                "errors": 0,
+                "client_sum_ms": calls * client[after] * (1 + 0.002 * (w % 3 - 1)),
+                "server_sum_ms": None if server is None else float(calls * server[after]),
+                "latency_buckets": [{"bucket": 40, "count": calls}],
+            }
+        )
+    return pl.DataFrame(rows, schema=EDGE_WINDOWS)
+
+
+def frames(selfs, edges=(), gauges=None):
+    return Frames(
+        pl.DataFrame(schema=SERVICE_WINDOWS),
+        pl.concat(selfs),
+        pl.concat(edges) if edges else pl.DataFrame(schema=EDGE_WINDOWS),
+        pl.DataFrame(schema=GAUGE_WINDOWS) if gauges is None else gauges,
+    )
+
+
+def gauge_rows(metric, before, after, *, hw_id="GPU-1", host="gpu-host", labels=""):
+    rows = []
+    for w in range(40):
+        value = float(after if w >= 30 else before)
+        row = {name: "" for name, dtype in GAUGE_WINDOWS.items() if dtype == pl.String}
+        row |= {"window_start_ns": at(w), "host": host, "hw_id": hw_id, "metric": metric, "labels": labels}
+        rows.append(row | {"samples": 1, "value_avg": value, "value_min": value, "value_max": value})
+    return pl.DataFrame(rows, schema=GAUGE_WINDOWS)
+
+
+# ── periods and levels ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_before_ends_ahead_of_the_onset_and_after_leaves_out_what_is_not_settled():
+    windows = pl.DataFrame({"window_start_ns": [at(w) for w in range(40)]})
+    found = periods(ONSET, NOW, windows)
+    assert found == Periods(T0, at(28), at(30), at(39))
+
+
+def test_nothing_before_the_onset_gives_no_periods():
+    windows = pl.DataFrame({"window_start_ns": [at(w) for w in range(30, 40)]})
+    assert periods(ONSET, NOW, windows) is None
+
+
+def test_a_level_is_a_ratio_of_sums_whatever_the_windows_sizes():
+    table = pl.DataFrame(
+        {"key": "a", "period": [0, 0, 0, 1], "n": [1.0, 3.0, 4.0, 10.0], "total": [10.0, 3.0, 3.0, 50.0]}
+    )
+    (row,) = levels(table, ["key"], "n", "total").iter_rows(named=True)
+    assert (row["mean0"], row["mean1"], row["change"]) == (2.0, 5.0, 3.0)
+
+
+def test_windows_that_move_together_widen_the_standard_error():
+    rng = np.random.default_rng(1)
+    calm = [100.0 * (10 + x) for x in rng.normal(0, 0.1, 40)]
+    moody = [100.0 * (10 + x) for x in rng.normal(0, 2.0, 40)]
+    period = [0] * 20 + [1] * 20
+    both = [
+        levels(pl.DataFrame({"k": "a", "period": period, "n": 100.0, "total": t}), ["k"], "n", "total")["error"][0]
+        for t in (calm, moody)
+    ]
+    assert both[1] == pytest.approx(2.0 * np.sqrt(2 / 20), rel=0.4)
+    assert both[0] < both[1] / 10
+
+
+# ── attribution ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(
+    st.lists(st.tuples(*[st.floats(0, 50)] * 4), min_size=1, max_size=8),
+)
+def test_speed_and_mix_add_up_to_the_change(rows):
+    rate = np.array([[r[0] for r in rows], [r[1] for r in rows]])
+    mean = np.array([[r[2] for r in rows], [r[3] for r in rows]])
+    speed, mix, _ = _standardized(rate, mean, np.zeros(len(rows)))
+    assert (speed + mix).sum() == pytest.approx((rate[1] * mean[1]).sum() - (rate[0] * mean[0]).sum(), abs=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.tuples(*[st.floats(1, 100)] * 6))
+def test_shares_of_a_chain_add_up_to_the_change(times):
+    a0, b0, db0, a1, b1, db1 = times
+    low, high = (b0 + db0, b1 + db1), (a0 + b0 + db0 + 1, a1 + b1 + db1 + 1)
+    view = picture(
+        frames(
+            [self_rows("a", a0, a1, total=high), self_rows("b", b0, b1, total=low)],
+            [
+                edge_rows("a", "b", (low[0] + 1, low[1] + 1), low),
+                edge_rows("b", "db", (db0, db1), None, connection="database"),
+            ],
+        ),
+        WHEN,
+    )
+    (split,) = latency(view, np.array([0]))
+    assert split.total == pytest.approx(high[1] - high[0], abs=0.05 * max(high))
+    assert split.rest == pytest.approx(0, abs=0.05 * max(high))
+    assert split.own[1] == pytest.approx(b1 - b0, abs=0.03 * max(b0, b1))
+
+
+def test_a_cycle_ends_and_stays_bounded():
+    view = picture(
+        frames(
+            [self_rows("a", 5, 5, total=(20, 20)), self_rows("b", 5, 50, total=(15, 60))],
+            [edge_rows("a", "b", (15, 60), (15, 60)), edge_rows("b", "a", (10, 10), (10, 10), calls=100)],
+        ),
+        WHEN,
+    )
+    weight = np.ones(len(view.edges.caller))
+    total = reach(view, np.array([0, 1]), weight)
+    assert np.isfinite(total).all()
+    assert total.max() <= 64
+
+
+def test_a_missing_callee_known_by_its_address_is_the_service():
+    view = picture(
+        frames(
+            [self_rows("a", 5, 5), self_rows("reranker", 5, 5)],
+            [edge_rows("a", "reranker.prod:8080", (10, 10), None, connection="external")],
+        ),
+        WHEN,
+    )
+    assert view.virtual == ()
+    assert view.services == ("a", "reranker")
+
+
+def test_the_graph_knows_virtual_nodes_and_leaves_out_calls_to_oneself():
+    graph = service_graph(
+        pl.concat(
+            [
+                edge_rows("a", "b", (10, 10), (9, 9)),
+                edge_rows("b", "b", (1, 1), (1, 1)),
+                edge_rows("b", "pg", (3, 3), None, connection="database"),
+            ]
+        )
+    )
+    assert sorted(graph.edges) == [("a", "b"), ("b", "pg")]
+    assert [graph.nodes[n]["virtual"] for n in ("a", "b", "pg")] == [False, False, True]
+
+
+# ── narrowing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_one_slow_instance_is_named_with_the_others_as_proof():
+    selfs = pl.concat([self_rows("s", 10, 50 if i == 1 else 10, instance=f"i{i}") for i in range(3)])
+    found = contrast(rows_of(selfs, ["s"], WHEN, "self"), "instance", "self")
+    assert found is not None
+    assert [v.name for v in found.carriers] == ["i1"]
+    assert found.carriers[0].excess == pytest.approx(40, rel=0.05)
+    assert {v.name for v in found.others} == {"i0", "i2"}
+
+
+def test_no_instance_is_named_when_all_are_slow():
+    selfs = pl.concat([self_rows("s", 10, 50, instance=f"i{i}") for i in range(3)])
+    assert contrast(rows_of(selfs, ["s"], WHEN, "self"), "instance", "self") is None
+
+
+def test_a_single_instance_cannot_be_told_from_its_service():
+    rows = rows_of(self_rows("s", 10, 50, instance="only"), ["s"], WHEN, "self")
+    assert contrast(rows, "instance", "self") is None
+
+
+def test_a_release_that_replaced_all_is_compared_with_the_past():
+    old = self_rows("s", 10, 10, version="1").filter(pl.col("window_start_ns") < ONSET)
+    new = self_rows("s", 10, 40, version="2").filter(pl.col("window_start_ns") >= ONSET)
+    found = release(rows_of(pl.concat([old, new]), ["s"], WHEN, "self"), ONSET)
+    assert found is not None
+    assert found.name == "2"
+
+
+def test_a_clock_that_falls_under_load_is_a_cause_and_one_that_falls_idle_is_not():
+    busy = pl.concat([gauge_rows("DCGM_FI_DEV_SM_CLOCK", 1980, 900), gauge_rows("hw.gpu.utilization", 0.7, 0.95)])
+    idle = pl.concat([gauge_rows("DCGM_FI_DEV_SM_CLOCK", 1980, 900), gauge_rows("hw.gpu.utilization", 0.7, 0.05)])
+    (found,) = findings(busy, WHEN, "llm", ["i"], ["gpu-host"])
+    assert (found.hw_id, found.host) == ("GPU-1", "gpu-host")
+    assert found.texts == ("SM clock fell from 1980 to 900 MHz",)
+    assert findings(idle, WHEN, "llm", ["i"], ["gpu-host"]) == []
+
+
+def test_throttle_reasons_are_read_bit_by_bit_and_the_idle_bit_is_none():
+    throttled = findings(gauge_rows("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", 1, 64 | 4), WHEN, "llm", [], ["gpu-host"])
+    assert throttled[0].texts == (
+        "clock held back since the onset: software power cap, hardware thermal slowdown (reasons 68)",
+    )
+    assert findings(gauge_rows("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", 0, 1), WHEN, "llm", [], ["gpu-host"]) == []
+
+
+def test_load_alone_makes_no_device_a_cause():
+    loaded = pl.concat(
+        [
+            gauge_rows("hw.power", 300, 600),
+            gauge_rows("hw.temperature", 50, 80),
+            gauge_rows("vllm:num_requests_waiting", 0, 50),
+        ]
+    )
+    assert findings(loaded, WHEN, "llm", [], ["gpu-host"]) == []
+
+
+def test_a_full_cache_with_a_queue_is_told():
+    full = pl.concat(
+        [gauge_rows("vllm:kv_cache_usage_perc", 0.5, 0.99), gauge_rows("vllm:num_requests_waiting", 0, 30)]
+    )
+    (found,) = findings(full, WHEN, "llm", [], ["gpu-host"])
+    assert found.texts[0] == "KV cache rose from 50% to 99%, requests wait for room"
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_step_is_found_where_it_is_and_only_upwards(direction):
+    values = np.array([1.0, 1.2, 0.9, np.nan, 1.1, 1.0, 3.0, 3.2, 2.9]) * direction
+    assert step(values) == (6 if direction > 0 else None)
