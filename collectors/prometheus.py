@@ -187,4 +187,5 @@ def _time(sample: Sample, now_ns: int) -> int:
 
 
 def _ns(seconds: float) -> int:
-    return int(seconds * 1_000_000_000) if math.isfinite(seconds) and seconds > 0 else 0
+    # Microseconds are as fine as a double tells times of this century apart.
+    return round(seconds * 1_000_000) * 1000 if math.isfinite(seconds) and seconds > 0 else 0

@@ -15,7 +15,9 @@ from collectors.prometheus import StartTimes, parse
 
 log = logging.getLogger(__name__)
 
-ACCEPT: Final = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+# The only form in which names reach us as they are: in OpenMetrics the Python client writes vllm:x as vllm_x, and the Go
+# client appends _total to counters that have none.
+ACCEPT: Final = "text/plain;version=0.0.4,*/*;q=0.1"
 MAX_BODY_BYTES: Final = 32 * 2**20
 TIMEOUT_S: Final = 10.0
 
