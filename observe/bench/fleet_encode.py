@@ -152,13 +152,13 @@ class Encoder:
         if failed:
             status["error.type"] = "500"
         if kind == "external":
-            return {"http.request.method": "POST", "server.address": self.plan.virtuals[site.target][2]} | status
+            return {"http.request.method": "POST", "server.address": self.plan.virtuals[site.target][2], **status}
         operation = self.plan.operations[site.target if kind == "client" else site.operation]
         method, route = operation.name.split()
         if kind == "client":
             address = self.plan.services[operation.service].name
-            return {"http.request.method": method, "server.address": address, "server.port": 8080} | status
-        return {"http.request.method": method, "http.route": route, "url.scheme": "http"} | status
+            return {"http.request.method": method, "server.address": address, "server.port": 8080, **status}
+        return {"http.request.method": method, "http.route": route, "url.scheme": "http", **status}
 
 
 def _looks_alike(group: Spans) -> list[tuple[bool, bool, NDArray[np.int64]]]:
