@@ -51,7 +51,7 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others() -> None:
 def test_every_span_that_happened_is_exported_once_with_its_parent() -> None:
     case = fleet(3, "errors_service")
     traffic = Traffic(case.plan, case.fault, MINUTES, np.random.default_rng([case.seed, 3]))
-    happened = Counter()
+    happened: Counter[str] = Counter()
     for _, groups in traffic.chunks():
         for group in groups:
             happened[case.plan.services[case.plan.operations[group.site.operation].service].name] += group.span.size
