@@ -17,7 +17,8 @@ Chart = alt.LayerChart | alt.FacetChart
 
 QUANTILES = {"latency_p50_ms": "P50", "latency_p95_ms": "P95", "latency_p99_ms": "P99"}
 _QUANTILE_COLOURS = {"P50": SKY, "P95": ORANGE, "P99": VERMILLION}
-HEIGHT = 240
+HEIGHT = 320
+"""Of the whole chart in pixels: legend and axis included, as Streamlit fits it."""
 
 
 def latency(windows: Sequence[Json], span: Range, *, onset: str | None = None) -> Chart:

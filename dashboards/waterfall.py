@@ -12,8 +12,12 @@ from dashboards.words import GREY, SERVICE_COLOURS, VERMILLION, milliseconds
 from observe.types import Json
 
 MAX_ROWS = 150
-ROW_HEIGHT = 22
+ROW_HEIGHT = 26
+AROUND = 110
+"""Pixels that legend and axis take of the height."""
 MAX_LABEL = 58
+CHARACTER = 6.4
+"""Pixels that a character of a label takes, generously."""
 
 
 def rows(trace: Json) -> list[Json]:
@@ -58,12 +62,20 @@ def chart(trace: Json) -> Chart:
     spans = rows(trace)[:MAX_ROWS]
     services = list(dict.fromkeys(span["service"] for span in spans))
     values = [_bar(number, span) for number, span in enumerate(spans)]
+    width = min(MAX_LABEL, max((len(value["label"]) for value in values), default=0)) * CHARACTER
     base = alt.Chart(inline(values)).encode(
         y=alt.Y(
             "label:N",
             sort=[value["label"] for value in values],
             title=None,
-            axis=alt.Axis(labelLimit=420, labelExpr="split(datum.label, '\\u0000')[1]", ticks=False, domain=False),
+            axis=alt.Axis(
+                labelExpr="split(datum.label, '\\u0000')[1]",
+                labelAlign="left",
+                labelPadding=width,
+                labelLimit=width,
+                ticks=False,
+                domain=False,
+            ),
         )
     )
     longest = max((value["end_ms"] for value in values), default=1.0)
@@ -73,7 +85,7 @@ def chart(trace: Json) -> Chart:
         scale=alt.Scale(domain=[0, longest * 1.12], nice=False),  # room for the last duration
         axis=alt.Axis(grid=True, tickCount=8),
     )
-    bars = base.mark_bar(height=ROW_HEIGHT - 8, cornerRadius=2).encode(
+    bars = base.mark_bar(height=ROW_HEIGHT - 10, cornerRadius=2).encode(
         x=x,
         x2="end_ms:Q",
         color=alt.Color(
@@ -94,7 +106,7 @@ def chart(trace: Json) -> Chart:
         ],
     )
     text = base.mark_text(align="left", dx=5, color=GREY, fontSize=11).encode(x=alt.X("end_ms:Q"), text="note:N")
-    return alt.layer(bars, text).properties(height=max(60, ROW_HEIGHT * len(values)))
+    return alt.layer(bars, text).properties(height=AROUND + ROW_HEIGHT * len(values))
 
 
 def _bar(number: int, span: Json) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import polars as pl
 from observe.errors import BadRecord
 from observe.frames import Frames
 from observe.quantiles import quantiles
-from observe.types import WINDOW_NS, Incident, Json, State
+from observe.types import WINDOW_NS, Cause, CauseKind, Incident, Json, State
 from observe.wire import rfc3339
 
 LEVELS = {"latency_p50_ms": 0.50, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
@@ -112,16 +112,17 @@ def graph(frames: Frames, incidents: Iterable[Incident], at_ns: int, from_ns: in
     seconds = _covered_s(frames.windows, from_ns, at_ns)
     open_then = [i for i in incidents if _open_at(i, at_ns)]
     edges = _edges(frames.edges, seconds)
-    figures = _service_figures(frames.windows, seconds)
+    own = _service_figures(frames.windows, seconds)
+    figures = _virtual_figures(frames.edges, own, seconds) | own
     kinds = {str(edge["callee"]): str(edge["connection"]) for edge in edges}
-    names = sorted({*figures, *(e["caller"] for e in edges), *kinds})
+    names = sorted({*figures, *(e["caller"] for e in edges)})
     return {
         "at": rfc3339(at_ns),
         "from": rfc3339(from_ns),
         "nodes": [
             {
                 "name": name,
-                "kind": "service" if name in figures else _virtual_kind(kinds.get(name, "")),
+                "kind": "service" if name in own else _virtual_kind(kinds.get(name, "")),
                 **_figures(figures.get(name, {})),
                 **_health(name, figures.get(name, {}), open_then),
             }
@@ -220,6 +221,13 @@ def _service_figures(windows: pl.DataFrame, seconds: float) -> dict[str, Json]:
     return {row["service"]: row for row in _measured(_entries(spans), ["service"], seconds).to_dicts()}
 
 
+def _virtual_figures(edges: pl.DataFrame, known: Iterable[str], seconds: float) -> dict[str, Json]:
+    """Nodes that send no spans of their own (databases, outside addresses), as their callers see them."""
+    seen = edges.filter(~pl.col("callee").is_in(list(known)))
+    as_windows = seen.rename({"callee": "service", "calls": "requests"})
+    return {row["service"]: row for row in _measured(as_windows, ["service"], seconds).to_dicts()}
+
+
 def _edges(edges: pl.DataFrame, seconds: float) -> list[Json]:
     by = ["caller", "callee", "connection"]
     sums = edges.group_by(by).agg(
@@ -257,9 +265,14 @@ def _open_at(incident: Incident, at_ns: int) -> bool:
     return incident.state is not State.PENDING and incident.onset_ns <= at_ns and not ended
 
 
+def _blamed(cause: Cause) -> tuple[str, ...]:
+    """Of a narrower cause both: the service to look at, and the database or address behind it."""
+    return () if cause.kind is CauseKind.UNKNOWN else (cause.service, cause.resource)
+
+
 def _health(name: str, figures: Json, incidents: list[Incident]) -> Json:
     """cause: an open incident is explained by it; degraded: it suffers, or errs; unknown: nothing entered it."""
-    blamed = [i.id for i in incidents if i.causes and i.causes[0].service == name and i.causes[0].kind != "unknown"]
+    blamed = [i.id for i in incidents if i.causes and name in _blamed(i.causes[0])]
     suffers = [i.id for i in incidents if name in i.impact.services or any(s.service == name for s in i.symptoms)]
     errs = (figures.get("error_ratio") or 0.0) > DEGRADED_ERROR_RATIO
     health = "cause" if blamed else "degraded" if suffers or errs else "ok" if figures.get("requests") else "unknown"

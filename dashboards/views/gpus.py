@@ -14,11 +14,11 @@ from observe.types import Json
 
 REFRESH_S = 10
 HISTORY = {
-    "SM clock": ("DCGM_FI_DEV_SM_CLOCK", "SM clock (MHz)"),
-    "utilization": ("hw.gpu.utilization", "utilization (ratio)"),
-    "memory": ("hw.gpu.memory.usage", "memory in use (bytes)"),
-    "temperature": ("hw.temperature", "temperature (°C)"),
-    "power": ("hw.power", "power (W)"),
+    "SM clock": ("DCGM_FI_DEV_SM_CLOCK", "SM clock (MHz)", ",.4~r"),
+    "utilization": ("hw.gpu.utilization", "utilization", "%"),
+    "memory": ("hw.gpu.memory.usage", "memory in use (bytes)", ".3~s"),
+    "temperature": ("hw.temperature", "temperature (°C)", ".3~r"),
+    "power": ("hw.power", "power (W)", ",.3~r"),
 }
 
 
@@ -29,14 +29,14 @@ def show() -> None:
     st.subheader("History")
     what = st.segmented_control("Reading", list(HISTORY), default="SM clock", required=True)
     span = pick("15 min")
-    metric, title = HISTORY[str(what)]
+    metric, title, format = HISTORY[str(what)]
     body = client().metric(metric, span.from_ns, span.to_ns)
     series = {f"{s['host']} {s['hw_id']}": s["points"] for s in body["series"] if s["hw_id"]}
     if not series:
         st.info(f"Nobody sent {metric} in this time.", icon=":material/sensors_off:")
         return
     shown = dict(list(series.items())[:8])
-    st.altair_chart(charts.lines(shown, title, span.axis(), format="~s"), width="stretch")
+    st.altair_chart(charts.lines(shown, title, span.axis(), format=format), width="stretch")
 
 
 @st.fragment(run_every=REFRESH_S)

@@ -49,7 +49,7 @@ def show() -> None:
 def _incident(incident: Json) -> None:
     with st.container(horizontal=True, gap="small"):
         badges(incident)
-    st.title(safe(incident["title"]))
+    st.header(safe(incident["title"]))
     st.caption(_since(incident))
     _headline(incident)
     if incident["symptoms"]:

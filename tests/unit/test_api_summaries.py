@@ -171,10 +171,11 @@ def test_the_graph_names_kinds_health_and_what_an_edge_costs():
     assert {name: (n["kind"], n["health"]) for name, n in nodes.items()} == {
         "gateway": ("service", "degraded"),
         "llm": ("service", "cause"),
-        "qdrant": ("database", "unknown"),
+        "qdrant": ("database", "ok"),
         "search": ("service", "ok"),
     }
     assert nodes["llm"]["incident_ids"] == ["i1"]
+    assert (nodes["qdrant"]["requests"], nodes["qdrant"]["requests_per_s"]) == (200, 20.0)
     direct, database = graph["edges"]
     assert (direct["client_mean_ms"], direct["server_mean_ms"], direct["error_ratio"]) == (250.0, 200.0, 0.5)
     assert (database["client_mean_ms"], database["server_mean_ms"]) == (5.0, None)
