@@ -25,6 +25,7 @@ FAULTS = (
     "version",
     "gpu",
     "host",
+    "timeout",
     "traffic",
     "none",
 )
@@ -39,6 +40,8 @@ class Call:
     probability: float
     parallel: bool  # starts together with the call before it
     edge_ms: float  # network and connection, there and back; for a virtual node its whole time
+    waits: bool = True  # else a message: the caller goes on at once
+    retries: bool = False  # calls once more where the first call errs
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,10 @@ def random_fleet(rng: np.random.Generator, services: int, *, max_tree: float = 3
                     tuple(calls),
                 )
             )
-    return Fleet(tuple(operations), _instances(rng, names), tuple(ops_of[0]))
+    bare = Fleet(tuple(operations), (), tuple(ops_of[0]))
+    used = _traffic(bare)
+    busy = [s for s in names[1:] if used.get(s, 0.0) >= 0.3] or names[1:]
+    return replace(bare, instances=_instances(rng, names, str(rng.choice(busy))))
 
 
 def _calls(
@@ -136,20 +142,21 @@ def _calls(
             op = min(ops_of[callee], key=lambda o: sizes[o])
             probability = min(probability, 0.4)
         total += probability * sizes[op]
-        calls.append(Call(op, "", probability, bool(rng.random() < 0.3), float(rng.uniform(0.3, 3.0))))
+        parallel, edge_ms = bool(rng.random() < 0.3), float(rng.uniform(0.3, 3.0))
+        waits, retries = bool(rng.random() < 0.9), bool(rng.random() < 0.2)
+        calls.append(Call(op, "", probability, parallel, edge_ms, waits, retries and waits))
     if rng.random() < 0.35 or not calls:
         name = f"db-{int(rng.integers(0, max(1, len(ops_of) // 4)))}"
         calls.append(Call(-1, name, 1.0, False, float(np.exp(rng.uniform(np.log(1), np.log(15))))))
     return calls
 
 
-def _instances(rng: np.random.Generator, names: Sequence[str]) -> tuple[Instance, ...]:
+def _instances(rng: np.random.Generator, names: Sequence[str], gpu_service: str) -> tuple[Instance, ...]:
     hosts = [f"host-{x:03x}" for x in rng.choice(4096, size=max(3, len(names) // 2), replace=False)]
-    gpu_service = int(rng.integers(1, len(names)))
     found: list[Instance] = []
-    for i, name in enumerate(names):
-        for k in range(1 + int(rng.integers(0, 3)) + (i == gpu_service)):
-            gpu = f"GPU-{rng.integers(0, 2**32):08x}" if i == gpu_service else ""
+    for name in names:
+        for k in range(1 + int(rng.integers(0, 3)) + (name == gpu_service)):
+            gpu = f"GPU-{rng.integers(0, 2**32):08x}" if name == gpu_service else ""
             host = f"gpu-host-{k}" if gpu else str(rng.choice(hosts))
             found.append(Instance(f"{name}-{rng.integers(0, 2**32):08x}", name, "1.0.0", host, gpu))
     return tuple(found)
@@ -168,6 +175,14 @@ def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float 
         return fleet, Fault(kind, at_s=at_s)
     if kind == "errors":
         return fleet, replace(fault, probability=float(rng.uniform(0.1, 0.6)))
+    if kind == "timeout":
+        called = {
+            fleet.operations[c.callee].service for o in fleet.operations for c in o.calls if c.callee >= 0 and c.waits
+        }
+        service = str(rng.choice([s for s in heavy if s in called] or heavy))
+        return fleet, replace(
+            fault, service=service, factor=1.0, extra_ms=8000.0, probability=float(rng.uniform(0.1, 0.9))
+        )
     if kind == "traffic":
         return fleet, replace(fault, service=fleet.operations[fleet.roots[0]].service, factor=2.5, probability=1.0)
     if kind == "database":

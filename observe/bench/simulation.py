@@ -19,6 +19,8 @@ from observe.types import WINDOW_NS
 START_NS = 1_700_000_000_000_000_000
 WINDOW_MS = WINDOW_NS / 1e6
 MAX_DEPTH = 12
+TIMEOUT_MS = 4000.0
+"""After this a client gives up; the server goes on with its work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +138,42 @@ class Simulation:
             nothing = np.full(len(start), np.nan)
             self._calls.append(_Calls((caller, name, call.virtual, "", "database"), end, duration, nothing, bad))
             return end, bad
+        if not call.waits:
+            self._send(caller, call, start, request, instance, depth)
+            return start, np.zeros(len(start), bool)
+        end, bad = self._attempt(caller, call, start, request, instance, depth)
+        again = np.flatnonzero(bad)
+        if call.retries and len(again):
+            end[again], bad[again] = self._attempt(caller, call, end[again], request[again], instance[again], depth)
+        return end, bad
+
+    def _attempt(
+        self, caller: str, call: Call, start: Floats, request: Ints, instance: Ints, depth: int
+    ) -> tuple[Floats, Bools]:
         callee = self.fleet.operations[call.callee]
         way = self._edge_ms(caller, callee.service, call.edge_ms, start)
-        end, bad = self._visit(call.callee, start + way / 2, request, depth + 1)
-        server = end - start - way / 2
-        end = end + way / 2
-        self._spans.append(
-            _Spans((caller, "GET", "Client"), request, instance, end, end - start, way, bad, np.zeros(len(start), bool))
-        )
-        self._calls.append(
-            _Calls((caller, "GET", callee.service, callee.name, "direct"), end, end - start, server, bad)
-        )
+        done, failed = self._visit(call.callee, start + way / 2, request, depth + 1)
+        server = done - start - way / 2
+        late = done + way / 2 - start > TIMEOUT_MS
+        end = np.where(late, start + TIMEOUT_MS, done + way / 2)
+        bad = failed | late
+        own = np.where(late, way / 2, way)
+        origin = late & ~failed
+        self._spans.append(_Spans((caller, "GET", "Client"), request, instance, end, end - start, own, bad, origin))
+        key = (caller, "GET", callee.service, callee.name, "direct")
+        self._calls.append(_Calls(key, end, end - start, server, bad))
         return end, bad
+
+    def _send(self, caller: str, call: Call, start: Floats, request: Ints, instance: Ints, depth: int) -> None:
+        """A message: the consumer works after the producer has gone on."""
+        callee = self.fleet.operations[call.callee]
+        way = self._edge_ms(caller, callee.service, call.edge_ms, start)
+        done, failed = self._visit(call.callee, start + way, request, depth + 1)
+        nothing, fine = np.full(len(start), 0.05), np.zeros(len(start), bool)
+        key = (caller, "send", "Producer")
+        self._spans.append(_Spans(key, request, instance, start + nothing, nothing, nothing, fine, fine))
+        edge = (caller, "send", callee.service, callee.name, "messaging")
+        self._calls.append(_Calls(edge, done, nothing, done - start - way, failed))
 
     # ── what the fault does ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,7 +202,7 @@ class Simulation:
             own = own * (1 - self._busy[row]) / (1 - busy)
         if self.fault.kind == "host":
             return np.asarray(np.where(self._hit(start) & self._among(instance), own * self.fault.factor, own))
-        if self.fault.service != service or self.fault.kind not in ("latency", "instance", "version", "gpu"):
+        if self.fault.service != service or self.fault.kind not in ("latency", "instance", "version", "gpu", "timeout"):
             return np.asarray(own)
         hit = self._hit(start) & (self._among(instance) if self.fault.instances else True)
         return np.asarray(np.where(hit, own * self.fault.factor + self.fault.extra_ms, own))

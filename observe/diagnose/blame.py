@@ -53,7 +53,11 @@ class Blamer:
         return found
 
     def surge(self, service: int) -> float:
-        """How sure it is that outside traffic rose for the requests that reach `service`: 0..1."""
+        """How sure it is that more traffic from outside strains `service`: 0..1. Requests that got no slower are not
+        strained: where they fail early, users simply come back sooner."""
+        nodes = self.picture.nodes
+        if nodes.duration_change_ms[service] < SIGMAS * nodes.duration_error_ms[service]:
+            return 0.0
         total = self.traffic.total[:, service]
         ratio = min(self.entry_ratio(), (total[1] + 1e-3) / (total[0] + 1e-3))
         return float(np.clip((ratio - SURGE_FROM) / (SURGE_SURE - SURGE_FROM), 0.0, 1.0))

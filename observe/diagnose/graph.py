@@ -240,10 +240,17 @@ def _entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts).group_by(by).agg(pl.col("requests", "errors", "duration_sum_ms").sum()).sort(by)
 
 
+def outside_ms() -> pl.Expr:
+    """Time of an edge outside of the callee's spans, in ms. A message's consumer works after its producer has ended:
+    the difference of their spans means nothing there."""
+    waited = pl.coalesce("client_sum_ms", "server_sum_ms").fill_null(0.0)
+    own = waited - pl.col("server_sum_ms").fill_null(0.0)
+    return pl.when(pl.col("connection").is_in(list(UNWAITED))).then(0.0).otherwise(own)
+
+
 def _edges(edges: pl.DataFrame, numbers: pl.DataFrame, nodes: Nodes) -> Edges:
     waited = pl.coalesce("client_sum_ms", "server_sum_ms").fill_null(0.0)
-    outside = waited - pl.col("server_sum_ms").fill_null(0.0)
-    rows = edges.with_columns(waited=waited, outside=outside)
+    rows = edges.with_columns(waited=waited, outside=outside_ms())
     by = ["caller", "callee", "callee_operation", "connection"]
     table = levels(rows, by, "calls", "outside", ["waited", "errors"])
     number = dict(zip(numbers["name"], numbers["no"], strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 
 from observe.diagnose.blame import Blamer
 from observe.diagnose.graph import Floats
-from observe.diagnose.symptoms import Symptom
+from observe.diagnose.symptoms import STRONG, Symptom
 
 CLAIM = 0.3
 """A suspect claims the symptoms of which it explains at least this much."""
@@ -36,7 +36,7 @@ def groups(symptoms: Sequence[Symptom], blames: Sequence[Floats], blamer: Blamer
             break
         found.append(Group(tuple(mine), best))
         left = [i for i in left if i not in mine]
-    strong = [g for g in found if any(symptoms[i].weight >= 0.5 for i in g.members)]
+    strong = [g for g in found if any(symptoms[i].weight >= STRONG for i in g.members)]
     if strong:
         left += [i for g in found if g not in strong for i in g.members]
         found = strong

@@ -11,7 +11,7 @@ import numpy as np
 from observe.diagnose.blame import Blamer
 from observe.diagnose.graph import Floats
 from observe.diagnose.series import Series, correlation
-from observe.diagnose.symptoms import Symptom
+from observe.diagnose.symptoms import STRONG, Symptom
 from observe.types import WINDOW_NS
 
 
@@ -60,6 +60,9 @@ def confidence(suspect: Suspect) -> float:
 def suspects(members: list[Symptom], blames: list[Floats], blamer: Blamer, known: Series) -> list[Suspect]:
     """Everything that the members' blame points at, most confident first; ties by name."""
     weights = np.array([m.weight for m in members])
+    if weights.max() >= STRONG:
+        # What merely follows (slower callers send less) is part of the diagnosis, and no evidence for its cause.
+        weights = np.where(weights >= STRONG, weights, 0.0)
     shares = (weights[:, None] * np.stack(blames)).sum(axis=0) / weights.sum()
     strongest = max(members, key=lambda m: (m.weight, m.sign, -m.onset_ns, -m.service))
     errors = np.zeros(len(shares))

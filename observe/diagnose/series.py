@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from observe.diagnose.graph import ENTRY_KINDS, Picture
+from observe.diagnose.graph import ENTRY_KINDS, Picture, outside_ms
 from observe.frames import Frames
 from observe.types import WINDOW_NS
 
@@ -67,13 +67,12 @@ def series(frames: Frames, picture: Picture, owner: NDArray[np.int64]) -> Series
         },
         schema={"caller": pl.String, "callee": pl.String, "name": pl.String},
     )
-    outside = pl.coalesce("client_sum_ms", "server_sum_ms") - pl.col("server_sum_ms").fill_null(0.0)
     per_edge = (
         frames.edges.lazy()
         .filter(near)
         .join(pairs.lazy(), on=["caller", "callee"])
         .group_by("name", at)
-        .agg(edge=outside.sum(), calls=pl.col("calls").sum().cast(pl.Float64))
+        .agg(edge=outside_ms().sum(), calls=pl.col("calls").sum().cast(pl.Float64))
         .collect()
     )
     both = per_service.join(per_edge, on=["name", "at"], how="full", coalesce=True).with_columns(

@@ -12,6 +12,8 @@ from observe.types import Shift
 Aspect = Literal["latency", "errors", "traffic", "resource"]
 WEIGHTS: dict[str, float] = {"latency": 1.0, "errors": 1.0, "traffic": 0.25, "resource": 0.25}
 """Traffic follows from almost any fault (callers wait, or give up), and says least about where it is."""
+STRONG = 0.5
+"""Symptoms of at least this weight decide what the cause is, where there are any."""
 
 
 @dataclass(frozen=True, slots=True)
