@@ -6,8 +6,8 @@ import numpy as np
 
 from observe.detect.evidence import Sample, count_evidence, current_of
 from observe.detect.findings import Findings
-from observe.detect.grid import METRIC, Grid, Ranges
-from observe.detect.statistics import Bools, Floats, Ints, combined
+from observe.detect.grid import Grid, Ranges
+from observe.detect.statistics import Bools, Floats, combined
 from observe.settings import DetectSettings
 
 NEW_OPERATION_MIN_BASELINE = 100.0
@@ -20,8 +20,7 @@ def error_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: flo
     sample = Sample(grid.errors, grid.requests)
     span = grid.span
     errors, requests = (sample.sums * ranges.baseline).sum(axis=1), (sample.trials * ranges.baseline).sum(axis=1)
-    group = groups(grid)
-    of_group = summed(group, errors), summed(group, requests)
+    of_group = grid.summed(errors), grid.summed(requests)
     new = ~ranges.testable & (of_group[1] >= NEW_OPERATION_MIN_BASELINE)
     before, out_of = np.where(new, of_group[0], errors), np.where(new, of_group[1], requests)
     judged = _judged(grid, ranges, new, settings)
@@ -47,24 +46,10 @@ def error_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: flo
     )
 
 
-def groups(grid: Grid) -> Ints:
-    """Number of each series' (service, kind); [series]."""
-    kinds = grid.keys.select("service", "kind")
-    numbered = kinds.unique().sort("service", "kind").with_row_index("group")
-    group: Ints = kinds.join(numbered, on=["service", "kind"], how="left", maintain_order="left")["group"].to_numpy()
-    return group.astype(np.int64)
-
-
-def summed(group: Ints, values: Floats) -> Floats:
-    """Each series' group total; [series]."""
-    totals: Floats = np.bincount(group, weights=values).astype(np.float64)
-    return totals[group]
-
-
 def _judged(grid: Grid, ranges: Ranges, new: Bools, settings: DetectSettings) -> Bools:
     scales = grid.span.scales
     requests: Floats = np.stack([
         current_of(Sample(grid.requests, grid.requests), ranges, length).n for length in scales
     ])  # fmt: skip
     reach = np.array(scales)[:, None] <= np.where(new, scales[0], ranges.guard)
-    return (requests >= settings.min_requests) & reach & ~grid.is_kind(METRIC)
+    return (requests >= settings.min_requests) & reach & grid.of_spans

@@ -51,24 +51,22 @@ class Sample:
 class Current:
     """A current range of `length` windows, with past incidents left out."""
 
-    length: int
     sums: Floats  # [series, length]
     trials: Floats  # [series, length]
+    total: Floats  # [series]
+    n: Floats  # [series]
 
     @property
-    def total(self) -> Floats:
-        total: Floats = self.sums.sum(axis=1)
-        return total
-
-    @property
-    def n(self) -> Floats:
-        total: Floats = self.trials.sum(axis=1)
-        return total
+    def rest(self) -> tuple[Floats, Floats]:
+        """Total and n without the worst window."""
+        series, worst = np.arange(len(self.total)), np.argmax(self.sums, axis=1)
+        return self.total - self.sums[series, worst], self.n - self.trials[series, worst]
 
 
 def current_of(sample: Sample, ranges: Ranges, length: int) -> Current:
     allowed = ranges.current[:, -length:]
-    return Current(length, sample.sums[:, -length:] * allowed, sample.trials[:, -length:] * allowed)
+    sums, trials = sample.sums[:, -length:] * allowed, sample.trials[:, -length:] * allowed
+    return Current(sums, trials, sums.sum(axis=1), trials.sum(axis=1))
 
 
 def count_evidence(sample: Sample, ranges: Ranges, span: Span, baseline: tuple[Floats, Floats] | None = None) -> Floats:
@@ -90,9 +88,7 @@ def count_evidence(sample: Sample, ranges: Ranges, span: Span, baseline: tuple[F
 def _count_p(current: Current, rate: Floats, seen: Floats, cv2: Floats) -> Floats:
     shape = 1.0 / (1.0 / seen + cv2)
     p = count_upper(current.total, current.n * rate, shape)
-    worst = np.argmax(current.sums, axis=1)[:, None]
-    rest = current.total - np.take_along_axis(current.sums, worst, axis=1)[:, 0]
-    rest_n = current.n - np.take_along_axis(current.trials, worst, axis=1)[:, 0]
+    rest, rest_n = current.rest
     persists = count_upper(rest, rest_n * rate, shape) <= REST_P
     return np.where(persists & ~_count_ended(current, rate), p, 1.0)
 
@@ -142,9 +138,7 @@ def _rank_p(current: Current, sums: Floats, trials: Floats) -> Floats:
         # Welch and Satterthwaite: only the noise has a variance that had to be estimated.
         return np.where(n > 0, student_upper(t, degrees * (1.0 + counting / noise) ** 2), 1.0)
 
-    worst = np.argmax(current.sums, axis=1)[:, None]
-    rest = current.total - np.take_along_axis(current.sums, worst, axis=1)[:, 0]
-    rest_n = current.n - np.take_along_axis(current.trials, worst, axis=1)[:, 0]
+    rest, rest_n = current.rest
     persists = p_of(rest, rest_n) <= REST_P
     return np.where(persists & ~_rank_ended(current), p_of(current.total, current.n), 1.0)
 

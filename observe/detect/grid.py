@@ -20,6 +20,7 @@ from observe.types import WINDOW_NS, Interval
 
 KEYS = ["service", "operation", "kind"]
 METRIC = "Metric"
+SERVING = ("Server", "Consumer")
 
 LOWEST_BUCKET, HIGHEST_BUCKET = -160, 400  # 1 µs … 9 h; hostile bucket numbers must not cost memory
 SCALES = (1, 2, 4, 8)  # multiples of current_s that a shift is looked for in
@@ -108,6 +109,9 @@ class Entries:
 @dataclass(frozen=True, slots=True)
 class Grid:
     keys: pl.DataFrame  # [series] service, operation, kind
+    group: Ints  # [series] number of its (service, kind)
+    of_spans: Bools  # [series] False for histograms sent as metrics
+    asked: Bools  # [series] what the service was asked; where it serves nobody (a job), whatever it does
     span: Span
     requests: Floats  # [series, window]
     errors: Floats  # [series, window]
@@ -118,8 +122,10 @@ class Grid:
     def shape(self) -> tuple[int, int]:
         return len(self.keys), self.span.length
 
-    def is_kind(self, *kinds: str) -> Bools:
-        return self.keys["kind"].is_in(list(kinds)).to_numpy()
+    def summed(self, values: Floats) -> Floats:
+        """Each series' group total; [series]."""
+        totals: Floats = np.bincount(self.group, weights=values).astype(np.float64)
+        return totals[self.group]
 
 
 def grid_of(windows: pl.DataFrame, span: Span) -> Grid:
@@ -133,13 +139,29 @@ def grid_of(windows: pl.DataFrame, span: Span) -> Grid:
     ).filter(pl.col("window").is_between(0, span.length - 1))
     if not rows["window"].is_sorted():
         rows = rows.sort("window", maintain_order=True)
-    keys = rows.select(KEYS).unique().sort(KEYS).with_row_index("series")
-    rows = rows.join(keys, on=KEYS, how="left", maintain_order="left")
+    serving = pl.col("kind").is_in(SERVING)
+    keys = (
+        rows.lazy()
+        .select(KEYS)
+        .unique()
+        .sort(KEYS)
+        .with_row_index("series")
+        .with_columns(
+            group=pl.struct("service", "kind").rank("dense").cast(pl.Int64) - 1,
+            of_spans=pl.col("kind") != METRIC,
+            asked=serving | (~serving.any().over("service") & (pl.col("kind") != METRIC)),
+        )
+        .collect()
+    )
+    rows = rows.join(keys.select("series", *KEYS), on=KEYS, how="left", maintain_order="left")
     series, window = rows["series"].to_numpy().astype(np.int64), rows["window"].to_numpy().astype(np.int64)
     shape = (len(keys), span.length)
     requests = _folded(series, window, rows["requests"].to_numpy(), shape)
     return Grid(
-        keys=keys.drop("series"),
+        keys=keys.select(KEYS),
+        group=keys["group"].to_numpy(),
+        of_spans=keys["of_spans"].to_numpy(),
+        asked=keys["asked"].to_numpy(),
         span=span,
         requests=requests,
         errors=_folded(series, window, rows["errors"].to_numpy(), shape),

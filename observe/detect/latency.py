@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from observe.detect.evidence import Sample, count_evidence, current_of, rank_evidence
+from observe.detect.evidence import Sample, count_evidence, rank_evidence
 from observe.detect.findings import Findings
 from observe.detect.grid import Grid, Ranges
 from observe.detect.statistics import Bools, Floats, Ints, combined
@@ -15,19 +17,21 @@ MEASURES = ("latency_p99_ms", "latency_p95_ms", "latency_p50_ms")
 QUANTILES = (0.99, 0.95, 0.50)
 
 
-def quantile_ms(histogram: Floats, q: float, lowest: int) -> Floats:
-    """Quantiles of histograms [series, bucket] whose column 0 is bucket `lowest`; log-linear inside a bucket.
+def quantiles_ms(histogram: Floats, quantiles: Sequence[float], lowest: int) -> Floats:
+    """Quantiles of histograms [series, bucket] whose column 0 is bucket `lowest`, log-linear inside a bucket;
+    [quantile, series].
 
     Off by at most half a bucket (2.2 %) if requests lie unevenly in it; 0 where the histogram is empty.
     """
     above = np.cumsum(histogram, axis=1)
-    target = q * above[:, -1]
-    column = np.minimum(np.count_nonzero(above < target[:, None], axis=1), histogram.shape[1] - 1)[:, None]
-    inside = np.take_along_axis(histogram, column, axis=1)[:, 0]
-    below = np.take_along_axis(above, column, axis=1)[:, 0] - inside
-    part = np.clip((target - below) / np.maximum(inside, 1e-12), 0.0, 1.0)
-    exponent = (column[:, 0] + lowest + part) / BUCKETS_PER_OCTAVE
-    return np.where(above[:, -1] > 0, np.exp2(exponent), 0.0)
+    total = above[:, -1]
+    series, levels = np.arange(len(total)), []
+    for q in quantiles:
+        column = np.minimum(np.count_nonzero(above < q * total[:, None], axis=1), histogram.shape[1] - 1)
+        inside = histogram[series, column]
+        part = 1.0 - np.clip((above[series, column] - q * total) / np.maximum(inside, 1e-12), 0.0, 1.0)
+        levels.append(np.exp2((column + lowest + part) / BUCKETS_PER_OCTAVE))
+    return np.where(total > 0, np.stack(levels), 0.0)
 
 
 def beyond(histogram: Floats, q: float) -> Bools:
@@ -58,8 +62,10 @@ def latency_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: f
                          rank_evidence(rank, ranges, span)])  # fmt: skip
     judged = _judged(requests, before, ranges, span.scales, settings)
     evidence = np.where(judged, evidence, 1.0)  # [statistic, scale, series]
-    after = np.stack([_quantiles(_histogram_of(grid, ranges, length), entries.lowest) for length in span.scales], 1)
-    base = _quantiles(before, entries.lowest)
+    after = np.stack(
+        [quantiles_ms(_histogram_of(grid, ranges, length), QUANTILES, entries.lowest) for length in span.scales], 1
+    )
+    base = quantiles_ms(before, QUANTILES, entries.lowest)
     p = _by_measure(evidence, base[:, None], after, settings)
     return _chosen(p, base, after, np.stack([_requests(requests, ranges, k) for k in span.scales]), judged, rare,
                    (p99, p95, rank))  # fmt: skip
@@ -74,17 +80,14 @@ def _judged(requests: Floats, before: Floats, ranges: Ranges, scales: tuple[int,
 
 
 def _requests(requests: Floats, ranges: Ranges, length: int) -> Floats:
-    return current_of(Sample(requests, requests), ranges, length).n
+    n: Floats = (requests[:, -length:] * ranges.current[:, -length:]).sum(axis=1)
+    return n
 
 
 def _histogram_of(grid: Grid, ranges: Ranges, length: int) -> Floats:
     since = grid.span.length - length
     windows = None if ranges.current.all() else ranges.current
     return grid.entries.histogram(grid.shape[0], windows, since)
-
-
-def _quantiles(histogram: Floats, lowest: int) -> Floats:
-    return np.stack([quantile_ms(histogram, q, lowest) for q in QUANTILES])
 
 
 def _by_measure(evidence: Floats, base: Floats, after: Floats, settings: DetectSettings) -> Floats:

@@ -15,7 +15,7 @@ import polars as pl
 
 from observe.detect.gauges import gauge_matrix
 from observe.detect.grid import METRIC, Grid, Span, grid_of, span_of
-from observe.detect.latency import quantile_ms
+from observe.detect.latency import quantiles_ms
 from observe.detect.statistics import Bools, Floats, Ints
 from observe.frames import BUCKETS_PER_OCTAVE, Frames
 from observe.settings import DetectSettings, Rule
@@ -91,9 +91,8 @@ def _measured(measure: str, bound: float, frames: Frames, grid: Grid, span: Span
 
 
 def _spans(grid: Grid, unit: str, values: Floats) -> _Series:
-    known = ~grid.is_kind(METRIC)
     keys = grid.keys.with_columns(pl.lit(unit).alias("unit"))
-    return _Series(keys, np.where(known[:, None], values, np.nan), grid.requests)
+    return _Series(keys, np.where(grid.of_spans[:, None], values, np.nan), grid.requests)
 
 
 def _shares(grid: Grid, bound_ms: float) -> _Series:
@@ -135,7 +134,7 @@ def _levels(measure: str, series: _Series, grid: Grid, at: int, run: int) -> tup
             windows[:] = False
             windows[at, part] = True
             histogram = grid.entries.histogram(grid.shape[0], windows)[at : at + 1]
-            level = float(quantile_ms(histogram, QUANTILES[measure], grid.entries.lowest)[0])
+            level = float(quantiles_ms(histogram, [QUANTILES[measure]], grid.entries.lowest)[0, 0])
             levels.append(level or None)
         return levels[0], levels[1]
     values = [series.values[at, part] for part in parts]

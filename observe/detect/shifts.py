@@ -17,9 +17,9 @@ from observe.frames import Frames
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval, Shift
 
-LOOKS = 1e-5
-"""A series is tested again every 10 s, 8,640 times a day, so a p-value must stand for a day and not for a look: only
-those up to `max_false_discoveries` × LOOKS are told. docs/detection.md has the count."""
+LOOKS_PER_DAY = 8_640
+"""A series is tested again every 10 s, and a false alarm counts by the day: what is told must stay below
+`max_false_discoveries` even if each of a day's looks were a try of its own. docs/detection.md has the count."""
 
 
 def detect(frames: Frames, now_ns: int, settings: DetectSettings, abnormal: Sequence[Interval] = ()) -> list[Shift]:
@@ -33,7 +33,7 @@ def detect(frames: Frames, now_ns: int, settings: DetectSettings, abnormal: Sequ
     if not grid.shape[0]:
         return []
     ranges = ranges_of(grid, abnormal)
-    rare = settings.max_false_discoveries * LOOKS
+    rare = settings.max_false_discoveries / LOOKS_PER_DAY
     families = (
         latency_shifts(grid, ranges, settings, rare),
         error_shifts(grid, ranges, settings, rare),

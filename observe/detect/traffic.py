@@ -7,20 +7,17 @@ the change must beat the median, the newest ten minutes and the extremes of the 
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 
-from observe.detect.errors import groups, summed
 from observe.detect.evidence import Sample
 from observe.detect.findings import Findings
-from observe.detect.grid import METRIC, Grid, Ranges
-from observe.detect.statistics import Bools, Floats, Ints, block_sums, count_lower, count_upper
+from observe.detect.grid import Grid, Ranges
+from observe.detect.statistics import Bools, Floats, block_sums, count_lower, count_upper
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS
 
 MIN_BLOCKS = 10
 RECENT_BLOCKS = 10
 LEAST_SPREAD = 0.1  # of the median: nobody's traffic is steadier than that for long
-SERVING = ("Server", "Consumer")
 
 
 def traffic_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, last_window_ns: int) -> Findings:
@@ -38,10 +35,10 @@ def traffic_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, last_wi
     current = grid.requests[:, end - length : end] * live
     mean = level.median * live.sum(axis=1) / length
     total = current.sum(axis=1)
-    fell, rose = _effects(current, live, level, settings.traffic_min_change, groups(grid))
+    fell, rose = _effects(current, live, level, settings.traffic_min_change, grid)
     p = 2.0 * np.minimum(np.where(fell, count_lower(total, mean, level.shape), 1.0),
                          np.where(rose, count_upper(total, mean, level.shape), 1.0))  # fmt: skip
-    tested = (level.blocks >= MIN_BLOCKS) & (level.median >= settings.min_requests) & _serving(grid) & ranges.testable
+    tested = (level.blocks >= MIN_BLOCKS) & (level.median >= settings.min_requests) & grid.asked & ranges.testable
     seconds = length * WINDOW_NS / 1e9
     judged = np.arange(grid.span.length) < end
     return Findings(
@@ -85,7 +82,7 @@ def _median(values: Floats, allowed: Bools) -> Floats:
     return np.where(allowed.any(axis=1), np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0], 0.0)
 
 
-def _effects(current: Floats, live: Floats, level: _Levels, change: float, group: Ints) -> tuple[Bools, Bools]:
+def _effects(current: Floats, live: Floats, level: _Levels, change: float, grid: Grid) -> tuple[Bools, Bools]:
     length = current.shape[1]
 
     def ratio(sums: Floats, windows: Floats, median: Floats) -> Floats:
@@ -97,8 +94,8 @@ def _effects(current: Floats, live: Floats, level: _Levels, change: float, group
     lowest: Floats = current.min(axis=1)
     highest: Floats = current.max(axis=1)
     low_rest, high_rest = (total[0] - lowest, total[1] - 1.0), (total[0] - highest, total[1] - 1.0)
-    whole: tuple[Floats, Floats] = summed(group, total[0]), total[1]
-    whole_median: Floats = summed(group, level.median)
+    whole: tuple[Floats, Floats] = grid.summed(total[0]), total[1]
+    whole_median: Floats = grid.summed(level.median)
     fell, rose = np.ones(len(lowest), dtype=bool), np.ones(len(lowest), dtype=bool)
     for sums, windows in (total, newest):
         for median in (level.median, level.recent):
@@ -109,15 +106,6 @@ def _effects(current: Floats, live: Floats, level: _Levels, change: float, group
     fell &= (total[0] < level.lowest) & (ratio(*whole, whole_median) <= 1.0 - change / 2.0)
     rose &= (total[0] > level.highest) & (ratio(*whole, whole_median) >= 1.0 + change / 2.0)
     return fell, rose
-
-
-def _serving(grid: Grid) -> Bools:
-    """What a service was asked; where it serves nobody (a job), whatever it does."""
-    serving = grid.is_kind(*SERVING)
-    service = grid.keys["service"]
-    serves = service.is_in(service.filter(pl.Series(serving)).unique().to_list()).to_numpy()
-    asked: Bools = (serving | ~serves) & ~grid.is_kind(METRIC)
-    return asked
 
 
 def _nothing(grid: Grid) -> Findings:

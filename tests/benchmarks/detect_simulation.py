@@ -19,6 +19,7 @@ from observe.settings import DetectSettings
 SETTINGS = DetectSettings()
 HISTORY = 363  # windows of a full baseline and current range
 AFTER = 24  # windows that a fault is watched for
+OTHERS = 5  # series that nothing happens to: where all fall silent, telemetry has ended
 CASES: tuple[tuple[Fault, float], ...] = (
     ("scale", 2.0),
     ("scale", 1.4),
@@ -36,14 +37,15 @@ def power(fault: Fault, size: float, rate: float, series: int, seed: int) -> dic
     rng = np.random.default_rng(seed)
     onset = (HISTORY + rng.random(series)) * WINDOW_S
     shifts = tuple(Known(i, fault, float(onset[i]), size) for i in range(series))
-    frames = draw(Fleet(np.full(series, rate), HISTORY + AFTER + 1, shifts=shifts), rng)
+    frames = draw(Fleet(np.full(series + OTHERS, rate), HISTORY + AFTER + 1, shifts=shifts), rng)
     started = time.process_time()
     episodes = walk(frames, range(HISTORY, HISTORY + AFTER + 1), SETTINGS)
     spent = time.process_time() - started
-    onset_ns = {f"service-{i:0{len(str(series - 1))}d}": START_NS + int(at * 1e9) for i, at in enumerate(onset)}
+    digits = len(str(series + OTHERS - 1))
+    onset_ns = {f"service-{i:0{digits}d}": START_NS + int(at * 1e9) for i, at in enumerate(onset)}
     found: dict[str, Episode] = {}
     for episode in episodes:
-        if episode.seen_ns[0] > onset_ns[episode.service]:
+        if episode.seen_ns[0] > onset_ns.get(episode.service, np.inf):
             found.setdefault(episode.service, episode)
     delay = np.array([found[s].delay_s(at) if s in found else np.inf for s, at in onset_ns.items()])
     error = np.array([found[s].onset_error_s(at) for s, at in onset_ns.items() if s in found])
