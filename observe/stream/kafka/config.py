@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,32 @@ from observe.errors import Misconfigured, ObserveError, Unavailable
 from observe.settings import KafkaSettings
 
 log = logging.getLogger("observe.kafka")
-# The user's settings go to producers, consumers and admins alike; each would warn of those that are for the others.
-log.addFilter(lambda entry: "CONFWARN" not in entry.getMessage())
+
+
+class _Calm(logging.Filter):
+    """Lets each kind of message of librdkafka through once in `SILENCE_S`: while a broker is away, each client would
+    repeat itself twice a second."""
+
+    SILENCE_S = 30.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # "FAIL [observe#producer-1] [thrd:…]: …"; the number of the client says nothing to people.
+        kind, _, rest = record.getMessage().partition(" ")
+        if kind == "CONFWARN":  # the user's settings go to all kinds of clients; each warns of those for the others
+            return False
+        topic = kind + rest.partition("]: ")[2][:60]
+        now = time.monotonic()
+        if now - self._said.get(topic, float("-inf")) < self.SILENCE_S:
+            return False
+        self._said = {k: at for k, at in self._said.items() if now - at < self.SILENCE_S} | {topic: now}
+        return True
+
+
+log.addFilter(_Calm())
 
 HEADROOM_BYTES = 64 * 2**10  # key, headers and framing of one record
 REFUSALS = frozenset(
