@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from observe.frames import Frames
 from observe.settings import RetentionSettings
-from observe.store import migrate, otlp
+from observe.store import migrate, otlp, windows
 from observe.store.connect import Pool, translated
 from observe.types import TOPICS, Batch, Signal
 
@@ -32,6 +33,8 @@ INSERT_SETTINGS: Mapping[str, str | int] = {
     "output_format_json_quote_64bit_integers": 0,
     "output_format_json_quote_denormals": 1,
 }
+
+WRITE_SETTINGS: Mapping[str, str | int] = {"async_insert": 0, "insert_deduplicate": 0}
 
 _SIGNAL_OF: Mapping[str, Signal] = {topic: signal for signal, topic in TOPICS.items()}
 
@@ -66,6 +69,17 @@ class ClickHouseStore:
         with self._pool.client() as client:
             data = client.raw_query(sql, parameters=dict(parameters or {}), fmt="ArrowStream")
         return pl.read_ipc_stream(data) if data else pl.DataFrame()
+
+    def execute(self, sql: str, parameters: Mapping[str, object], /) -> None:
+        """Runs an INSERT … SELECT of ours."""
+        with self._pool.client() as client:
+            client.command(sql, parameters=dict(parameters), settings=dict(WRITE_SETTINGS))
+
+    def settle(self, now_ns: int, /) -> int:
+        return windows.settle(self, now_ns)
+
+    def frames(self, from_ns: int, to_ns: int, /) -> Frames:
+        return windows.read(self, from_ns, to_ns)
 
     def close(self) -> None:
         self._pool.close()

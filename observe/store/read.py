@@ -1,5 +1,5 @@
 """The API's questions to the store, in SQL. Every value goes as a server-side parameter; every scan has bounds in time
-and every answer in rows. What windows can answer is computed from Frames in `observe.summaries`."""
+and every answer in rows. What windows say is worked out in `observe.summaries`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+import polars as pl
 
 from observe import gpus, summaries
 from observe.errors import BadRecord
+from observe.frames import SERVICE_WINDOWS
 from observe.interfaces import Store
 from observe.types import WINDOW_NS, Incident, Json
 from observe.wire import rfc3339
@@ -65,6 +67,23 @@ SELECT toUnixTimestamp64Nano(Timestamp) AS at_ns, ServiceName AS service, Severi
        EventName AS event_name, toJSONString(LogAttributes) AS attributes, toJSONString(ResourceAttributes) AS resource
 FROM otel_logs WHERE {where} ORDER BY Timestamp DESC LIMIT {{limit:UInt32}} {limits}"""
 
+# Of the rollup, only the rows that are asked for: frames also hold the joins of every service.
+_OF_SERVICE = "ServiceName = {service:String} AND ({operation:String} = '' OR SpanName = {operation:String})"
+_WINDOWS = """
+SELECT toInt64({start}) * 1000000000 AS window_start_ns, ServiceName AS service, SpanName AS operation,
+       SpanKind AS kind, {version} AS version, sum(Requests) AS requests, sum(Errors) AS errors,
+       sum(DurationSumNs) / 1e6 AS duration_sum_ms,
+       CAST(arrayZip(mapKeys(sumMap(Buckets) AS b), mapValues(b)), 'Array(Tuple(bucket Int16, count UInt64))')
+           AS latency_buckets
+FROM service_windows
+WHERE Window >= toDateTime({{from_s:UInt32}}, 'UTC') AND Window < toDateTime({{to_s:UInt32}}, 'UTC') AND {where}
+GROUP BY {by} {limits}"""
+_BY_STEP = "intDiv(toUnixTimestamp(Window), {step_s:UInt32}) * {step_s:UInt32}"
+_PLACES = """
+SELECT ServiceName AS service, Instance AS instance, Host AS host FROM self_windows
+WHERE Window >= toDateTime({{from_s:UInt32}}, 'UTC') AND Window < toDateTime({{to_s:UInt32}}, 'UTC')
+GROUP BY service, instance, host LIMIT 100 BY service {limits}"""
+
 _METRIC_TABLES = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 _METRICS = """
 SELECT MetricName AS metric, kind, any(MetricUnit) AS unit, any(MetricDescription) AS description,
@@ -89,12 +108,32 @@ class Reader:
 
     def services(self, from_ns: int, to_ns: int) -> list[Json]:
         """Every service of the range with its figures and operations."""
-        return summaries.services(self._store.frames(from_ns, to_ns), from_ns, to_ns)
+        sql = _WINDOWS.format(
+            start="toUnixTimestamp(min(Window))",
+            version="ServiceVersion",
+            where="true",
+            by="service, operation, kind, version",
+            limits=_LIMITS,
+        )
+        span = _whole_seconds(from_ns, to_ns)
+        places = self._store.query(_PLACES.format(limits=_LIMITS), span)
+        return summaries.services(self._windows(sql, span), places, from_ns, to_ns)
 
     def windows(self, service: str, operation: str, from_ns: int, to_ns: int, step_ns: int = 0) -> Json:
         """Latency, traffic and errors of one service ("" operation: all of it) over time."""
         step_ns = summaries.step_length_ns(from_ns, to_ns, step_ns)
-        return summaries.series(self._store.frames(from_ns, to_ns), service, operation, from_ns, to_ns, step_ns)
+        sql = _WINDOWS.format(
+            start=_BY_STEP,
+            version="''",
+            where=_OF_SERVICE,
+            by="window_start_ns, service, operation, kind",
+            limits=_LIMITS,
+        )
+        asked = {"service": service, "operation": operation, "step_s": step_ns // 10**9}
+        rows = self._windows(sql, _whole_seconds(from_ns, to_ns) | asked)
+        if rows.is_empty() and operation:
+            rows = self._store.frames(from_ns, to_ns).windows  # of histograms that were sent as metrics
+        return summaries.series(rows, service, operation, from_ns, to_ns, step_ns)
 
     def graph(self, at_ns: int, span_ns: int = GRAPH_SPAN_NS) -> Json:
         """The service graph of the `span_ns` before `at_ns`, with the incidents that were open then."""
@@ -202,6 +241,10 @@ class Reader:
         sql = _LOGS.format(where=" AND ".join(conditions), limits=_LIMITS)
         return [_log(row) for row in self._store.query(sql, values).to_dicts()]
 
+    def _windows(self, sql: str, values: Mapping[str, object]) -> pl.DataFrame:
+        rows = self._store.query(sql, values)
+        return rows.cast(dict(SERVICE_WINDOWS)) if rows.width else pl.DataFrame(schema=SERVICE_WINDOWS)  # type: ignore[arg-type]
+
     def incident(self, incident_id: str) -> Incident | None:
         """The newest version of one incident."""
         return next((i for i in self._store.incidents() if i.id == incident_id), None)
@@ -209,6 +252,11 @@ class Reader:
     def check(self) -> None:
         """Raises Unavailable where the store does not answer."""
         self._store.query("SELECT 1 AS one")
+
+
+def _whole_seconds(from_ns: int, to_ns: int) -> dict[str, object]:
+    """Windows that start in the range: their starts are whole seconds."""
+    return {"from_s": -(-from_ns // 10**9), "to_s": -(-to_ns // 10**9)}
 
 
 def _trace_row(row: Json) -> Json:
