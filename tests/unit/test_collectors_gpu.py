@@ -1,4 +1,4 @@
-"""GPUs through NVML. The driver is simulated, so that this shows how we use the API, and nothing about the API itself."""
+"""GPUs through NVML. The driver is simulated: this shows how we use the API, and nothing about the API itself."""
 
 from __future__ import annotations
 
