@@ -27,9 +27,12 @@ METRIC_KIND = "Metric"
 _ENTRY_RANK = {"Server": 0, "Consumer": 0, "Internal": 1, "Unspecified": 1, "Client": 2, "Producer": 2, METRIC_KIND: 3}
 
 
-def services(frames: Frames, from_ns: int, to_ns: int) -> list[Json]:
-    """Each service of [from_ns, to_ns): traffic, errors, latency, and the same for its busiest operations."""
-    windows = frames.windows.filter(pl.col("kind") != METRIC_KIND)
+def services(windows: pl.DataFrame, places: pl.DataFrame, from_ns: int, to_ns: int) -> list[Json]:
+    """Each service of [from_ns, to_ns): traffic, errors, latency, and the same for its busiest operations.
+
+    `windows` are SERVICE_WINDOWS, added up over time or not; `places` has service, instance, host.
+    """
+    windows = windows.filter(pl.col("kind") != METRIC_KIND)
     if windows.is_empty():
         return []
     seconds = _covered_s(windows, from_ns, to_ns)
@@ -37,13 +40,14 @@ def services(frames: Frames, from_ns: int, to_ns: int) -> list[Json]:
     operations = _measured(windows, ["service", "operation", "kind"], seconds)
     top = _rows_by(operations.sort(["service", "requests"], descending=[False, True]), "service")
     named = windows.group_by("service").agg(_names("kind"), _names("version"))
-    placed = frames.selfs.group_by("service").agg(_names("instance"), _names("host"))
-    # A service may be in the windows before its spans were joined: then its instances are not known yet.
-    whole = totals.join(named, on="service", how="left").join(placed, on="service", how="left")
+    whole = totals.join(named, on="service", how="left")
+    if places.width:
+        placed = places.group_by("service").agg(_names("instance"), _names("host"))
+        whole = whole.join(placed, on="service", how="left")
     return [
         {
             "service": row["service"],
-            **{f"{name}s": row[name] or [] for name in ("kind", "version", "instance", "host")},
+            **{f"{name}s": row.get(name) or [] for name in ("kind", "version", "instance", "host")},
             **_figures(row),
             "operations": [
                 {"operation": o["operation"], "kind": o["kind"], **_figures(o)}
@@ -54,12 +58,12 @@ def services(frames: Frames, from_ns: int, to_ns: int) -> list[Json]:
     ]
 
 
-def series(frames: Frames, service: str, operation: str, from_ns: int, to_ns: int, step_ns: int = 0) -> Json:
+def series(windows: pl.DataFrame, service: str, operation: str, from_ns: int, to_ns: int, step_ns: int = 0) -> Json:
     """Latency quantiles, traffic and errors of one service ("" operation: all of it) over time.
 
     A step is as long as `step_ns`, or as needed for at most MAX_POINTS steps. Steps without requests have no latency.
     """
-    chosen = frames.windows.filter(pl.col("service") == service)
+    chosen = windows.filter(pl.col("service") == service)
     if operation:
         chosen = chosen.filter(pl.col("operation") == operation)
     step_ns = step_length_ns(from_ns, to_ns, step_ns)

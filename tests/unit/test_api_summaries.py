@@ -111,7 +111,7 @@ def test_a_service_is_judged_by_the_spans_through_which_work_enters_it():
         ],
         selfs=[{"window_start_ns": T0, "service": "gateway", "instance": "g-1", "host": "h1"}],
     )
-    cron, gateway = summaries.services(picture, T0, T0 + 6 * WINDOW_NS)
+    cron, gateway = summaries.services(picture.windows, picture.selfs, T0, T0 + 6 * WINDOW_NS)
     assert gateway["requests"] == 200
     assert gateway["requests_per_s"] == pytest.approx(200 / 60, rel=1e-3)
     assert gateway["error_ratio"] == 0.05
@@ -120,18 +120,18 @@ def test_a_service_is_judged_by_the_spans_through_which_work_enters_it():
     assert gateway["instances"] == ["g-1"]
     assert [o["operation"] for o in gateway["operations"]] == ["POST", "POST /chat"]
     assert cron["requests"] == 6
-    assert summaries.services(frames(), T0, T0 + WINDOW_NS) == []
+    assert summaries.services(frames().windows, frames().selfs, T0, T0 + WINDOW_NS) == []
 
 
 def test_a_rate_counts_from_where_data_begins():
     picture = frames([window(350, "s", "o", "Server", 100, 0, 10.0)])
-    (service,) = summaries.services(picture, T0, T0 + 360 * WINDOW_NS)
+    (service,) = summaries.services(picture.windows, picture.selfs, T0, T0 + 360 * WINDOW_NS)
     assert service["requests_per_s"] == 1.0
 
 
 def test_series_have_a_step_for_silence_too():
     picture = frames([window(0, "s", "o", "Server", 10, 1, 10.0), window(3, "s", "o", "Server", 20, 0, 80.0)])
-    body = summaries.series(picture, "s", "", T0, T0 + 4 * WINDOW_NS)
+    body = summaries.series(picture.windows, "s", "", T0, T0 + 4 * WINDOW_NS)
     assert [w["requests_per_s"] for w in body["windows"]] == [1.0, 0.0, 0.0, 2.0]
     assert [w["error_ratio"] for w in body["windows"]] == [0.1, None, None, 0.0]
     assert body["windows"][1]["latency_p99_ms"] is None
@@ -141,9 +141,9 @@ def test_series_have_a_step_for_silence_too():
 
 def test_longer_steps_add_windows_up():
     picture = frames([window(i, "s", "o", "Server", 10, 0, 10.0) for i in range(12)])
-    body = summaries.series(picture, "s", "o", T0, T0 + 12 * WINDOW_NS, 60 * 10**9)
+    body = summaries.series(picture.windows, "s", "o", T0, T0 + 12 * WINDOW_NS, 60 * 10**9)
     assert [(w["requests"], w["requests_per_s"]) for w in body["windows"]] == [(60, 1.0), (60, 1.0)]
-    assert summaries.series(picture, "other", "", T0, T0 + WINDOW_NS)["windows"] == []
+    assert summaries.series(picture.windows, "other", "", T0, T0 + WINDOW_NS)["windows"] == []
 
 
 def test_steps_keep_answers_short():
