@@ -65,7 +65,9 @@ def request(signal: str, items: int = 3, padding: int = 0) -> Any:
 def post(address: str, path: str, body: bytes, **headers: str) -> httpx.Response:
     """Header names with _ for -."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.post(f"http://{address}{path}", content=body, headers=named, timeout=20.0, trust_env=False, verify=False)
+    return httpx.post(
+        f"http://{address}{path}", content=body, headers=named, timeout=20.0, trust_env=False, verify=False
+    )
 
 
 def status_of(response: httpx.Response) -> tuple[int, str]:
