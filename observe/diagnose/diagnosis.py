@@ -15,7 +15,7 @@ from observe.diagnose.explain import evidence, ruled_out, unknown
 from observe.diagnose.graph import Floats, Picture, picture
 from observe.diagnose.group import Group, groups
 from observe.diagnose.impact import impact
-from observe.diagnose.levels import periods
+from observe.diagnose.levels import periods, within
 from observe.diagnose.narrow import Place, narrow
 from observe.diagnose.rank import Suspect, confidence, suspects
 from observe.diagnose.series import Series, series
@@ -46,6 +46,7 @@ def diagnose(
     when = periods(onset_ns, now_ns, frames.selfs)
     if when is None:
         return [_unexplained(tuple(shifts), "there is no history before the onset to compare with")]
+    frames = within(frames, when)
     view = picture(frames, when)
     seen, strangers = symptoms(shifts, view)
     found = _explained(seen, frames, view, settings, context) if seen else []

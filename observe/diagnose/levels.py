@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from observe.frames import Frames
 from observe.types import WINDOW_NS
 
 GUARD_NS = 2 * WINDOW_NS
@@ -69,6 +70,17 @@ def periods(onset_ns: int, now_ns: int, windows: pl.DataFrame) -> Periods | None
     if before_to_ns <= first_ns or after_to_ns <= onset_ns:
         return None
     return Periods(max(first_ns, before_to_ns - MAX_BEFORE_NS), before_to_ns, onset_ns, after_to_ns)
+
+
+def within(frames: Frames, when: Periods) -> Frames:
+    """The windows of both periods and between them. Frames are sorted by time, so this copies nothing."""
+
+    def cut(frame: pl.DataFrame) -> pl.DataFrame:
+        starts = frame["window_start_ns"]
+        first = int(starts.search_sorted(when.before_from_ns))
+        return frame.slice(first, int(starts.search_sorted(when.after_to_ns)) - first)
+
+    return Frames(cut(frames.windows), cut(frames.selfs), cut(frames.edges), cut(frames.gauges))
 
 
 def levels(frame: pl.DataFrame, keys: Sequence[str], count: str, total: str, also: Sequence[str] = ()) -> pl.DataFrame:
