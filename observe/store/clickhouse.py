@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import orjson
 import polars as pl
 
 from observe.frames import Frames
 from observe.settings import RetentionSettings
-from observe.store import migrate, otlp, windows
+from observe.store import incidents, ledger, migrate, otlp, windows
 from observe.store.connect import Pool, translated
-from observe.types import TOPICS, Batch, Signal
+from observe.types import TOPICS, Batch, Incident, Signal
 
 FUTURE_NS = 3600 * 1_000_000_000
 """A clock may run ahead by this much; later time stamps are taken for wrong."""
@@ -80,6 +81,29 @@ class ClickHouseStore:
 
     def frames(self, from_ns: int, to_ns: int, /) -> Frames:
         return windows.read(self, from_ns, to_ns)
+
+    def save_incidents(self, changed: Sequence[Incident], /) -> None:
+        incidents.save(self, changed)
+
+    def incidents(
+        self, *, state: str | None = None, from_ns: int | None = None, to_ns: int | None = None
+    ) -> list[Incident]:
+        return incidents.find(self, state, from_ns, to_ns)
+
+    def notified(self, incident_ids: Sequence[str], /) -> Mapping[tuple[str, str], int]:
+        return incidents.notified(self, incident_ids)
+
+    def save_notified(self, incident_id: str, receiver: str, version: int, /) -> None:
+        incidents.save_notified(self, incident_id, receiver, version)
+
+    def ledger(self) -> pl.DataFrame:
+        return ledger.read(self, self._retention)
+
+    def append(self, table: str, rows: Sequence[Mapping[str, object]], /) -> None:
+        """Inserts a few rows of our own; columns that a row lacks take their defaults."""
+        body = b"\n".join(orjson.dumps(row) for row in rows)
+        with self._pool.client() as client:
+            client.raw_insert(table, insert_block=body, fmt="JSONEachRow", settings=dict(WRITE_SETTINGS))
 
     def close(self) -> None:
         self._pool.close()

@@ -7,7 +7,7 @@ recorded when all its statements are through. One that broke off halfway is appl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 
 from clickhouse_connect.driver.client import Client
@@ -22,22 +22,35 @@ ENGINE = ReplacingMergeTree ORDER BY Name
 """
 
 # Which column tells a row's age, and which setting how long it stays.
-RETENTION: dict[str, tuple[str, str]] = {
+RETENTION: Mapping[str, tuple[str, str]] = {
     "otel_traces": ("Timestamp", "traces_days"),
     "otel_traces_trace_id_ts": ("Start", "traces_days"),
     "rejected": ("IngestedAt", "traces_days"),
+    "otel_logs": ("Timestamp", "logs_days"),
+    "otel_metrics_gauge": ("TimeUnix", "metrics_days"),
+    "otel_metrics_sum": ("TimeUnix", "metrics_days"),
+    "otel_metrics_histogram": ("TimeUnix", "metrics_days"),
+    "otel_metrics_exponential_histogram": ("TimeUnix", "metrics_days"),
+    "otel_metrics_summary": ("TimeUnix", "metrics_days"),
+    "service_windows": ("Window", "rollups_days"),
+    "self_windows": ("Window", "rollups_days"),
+    "edge_windows": ("Window", "rollups_days"),
+    "settled": ("Window", "rollups_days"),
 }
 
 
 def migrations() -> Iterator[tuple[str, list[str]]]:
     """Name and statements of each migration, in order."""
-    landing = {f"{{otlp_{signal}}}": otlp.columns(signal) for signal in SIGNALS}
     folder = files("observe.store") / "migrations"
     for file in sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name):
-        text = file.read_text(encoding="utf-8")
-        for placeholder, columns in landing.items():
-            text = text.replace(placeholder, columns)
+        text = re.sub(r"\{otlp_(\w+)(?::(\w+))?\}", _columns, file.read_text(encoding="utf-8"))
         yield file.name.removesuffix(".sql"), statements(text)
+
+
+def _columns(placeholder: re.Match[str]) -> str:
+    """`{otlp_spans}`: the landing table's columns; `{otlp_metrics:Number}`: the type of a list of such messages."""
+    signal = next(s for s in SIGNALS if s == placeholder[1])
+    return otlp.rows(signal, placeholder[2]) if placeholder[2] else otlp.columns(signal)
 
 
 def statements(text: str) -> list[str]:

@@ -52,6 +52,12 @@ def columns(signal: Signal) -> str:
     return ",\n".join(_members(messages, "Landing"))
 
 
+@cache
+def rows(signal: Signal, message: str) -> str:
+    """Type of a column that holds a list of one of the schema's messages."""
+    return _column(dict(_MESSAGE.findall(proto(signal))), True, message)
+
+
 def origin(batch: Batch, items: int, oldest_ns: int, newest_ns: int) -> bytes:
     """The `Origin` message as a top-level field, to be appended to the bytes of a batch."""
     numbers = (
@@ -70,7 +76,7 @@ def origin(batch: Batch, items: int, oldest_ns: int, newest_ns: int) -> bytes:
 
 
 def _members(messages: Mapping[str, str], name: str) -> list[str]:
-    """`name Type` of each field. A oneof adds a member that tells which of its fields came, so that 0 is not nothing."""
+    """`name Type` of each field. A oneof adds a member that tells which of its fields came: 0 is not nothing."""
     body = messages[name]
     members = [
         f"{field} {_column(messages, bool(repeated), kind)}" for repeated, kind, field, _ in _FIELD.findall(body)
