@@ -30,8 +30,11 @@ from observe.detect.statistics import (
 REST_P = 0.01
 """How unlikely the excess must still be once the worst window is taken away: a hiccup of 10 s is no shift."""
 ENDED_P = 0.01
-ENDED_SHARE = 0.25
-"""A shift has ended if its newest windows hold less than this part of its excess, and chance explains that by 1 %."""
+ENDED_Z = 2.33
+ENDED_SHARE = 0.4
+"""A shift has ended if its newest windows hold less than this part of its worst 30 s, and chance explains it by 1 %."""
+
+WORST_WINDOWS = 3
 
 RANK_VARIANCE = 1.0 / 12.0  # of a uniform rank; ties only lower it
 PRIOR_RANK_SD = 0.03  # of the mean rank of a block, before anything is known
@@ -61,6 +64,17 @@ class Current:
         """Total and n without the worst window."""
         series, worst = np.arange(len(self.total)), np.argmax(self.sums, axis=1)
         return self.total - self.sums[series, worst], self.n - self.trials[series, worst]
+
+    @property
+    def worst_level(self) -> Floats:
+        """The highest mean of three windows in a row; of the whole range it would be watered down."""
+        sums, trials = block_sums(self.sums, WORST_WINDOWS), block_sums(self.trials, WORST_WINDOWS)
+        return (sums / np.maximum(trials, 1.0)).max(axis=1, initial=-0.5)
+
+    @property
+    def newest(self) -> list[tuple[Floats, Floats]]:
+        """Total and n of the newest window, and of the newest three."""
+        return [(self.sums[:, -k:].sum(axis=1), self.trials[:, -k:].sum(axis=1)) for k in (1, WORST_WINDOWS)]
 
 
 def current_of(sample: Sample, ranges: Ranges, length: int) -> Current:
@@ -94,10 +108,9 @@ def _count_p(current: Current, rate: Floats, seen: Floats, cv2: Floats) -> Float
 
 
 def _count_ended(current: Current, rate: Floats) -> Bools:
-    level = current.total / np.maximum(current.n, 1.0)
+    level = current.worst_level
     ended = np.zeros(len(level), dtype=bool)
-    for newest in (1, 3):
-        total, n = current.sums[:, -newest:].sum(axis=1), current.trials[:, -newest:].sum(axis=1)
+    for total, n in current.newest:
         fallen = total - n * rate < ENDED_SHARE * n * (level - rate)
         ended |= fallen & (poisson_lower(total, n * level) < ENDED_P)
     return ended
@@ -156,10 +169,9 @@ def _rank_noise(sums: Floats, trials: Floats) -> tuple[Floats, Floats]:
 
 
 def _rank_ended(current: Current) -> Bools:
-    level = current.total / np.maximum(current.n, 1.0)
+    level = current.worst_level
     ended = np.zeros(len(level), dtype=bool)
-    for newest in (1, 3):
-        total, n = current.sums[:, -newest:].sum(axis=1), current.trials[:, -newest:].sum(axis=1)
+    for total, n in current.newest:
         below = n * level - total
-        ended |= (total < ENDED_SHARE * n * level) & (below > 2.33 * np.sqrt(n * RANK_VARIANCE)) & (n > 0)
+        ended |= (total < ENDED_SHARE * n * level) & (below > ENDED_Z * np.sqrt(n * RANK_VARIANCE)) & (n > 0)
     return ended

@@ -16,7 +16,7 @@ from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval, Shift
 
 KEYS = ["service", "operation", "metric", "unit"]
-LEVEL = 0.01  # false discoveries among gauges: they only add to what the tests of requests have found
+LEVEL = 0.001  # false discoveries among gauges: they only add to what the tests of requests have found
 MIN_CHANGE = 0.1  # of the larger of the two levels
 FLOOR = 0.02  # of the location: no gauge is steadier than that
 FLOOR_OF_NEW = 0.05  # of the new level: a gauge that never moved has no spread to measure a move with

@@ -1,0 +1,83 @@
+"""Small simulations with fixed seeds: found soon enough, and quiet where nothing happens.
+
+tests/benchmarks/detect_simulation.py runs the large ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from observe.bench.detection import walk
+from observe.bench.series import START_NS, WINDOW_S, Fault, Fleet, Known, Noise, draw
+from observe.settings import DetectSettings
+
+SETTINGS = DetectSettings()
+HISTORY = 150  # windows
+SERIES = 40
+
+
+def found(fault: Fault, size: float, rate: float, windows: int = 6) -> tuple[float, float, set[str]]:
+    """Shares found within `windows` windows and with an onset within 10 s, and the measures."""
+    rng = np.random.default_rng(11)
+    onset = (HISTORY + rng.random(SERIES)) * WINDOW_S
+    shifts = tuple(Known(i, fault, float(onset[i]), size) for i in range(SERIES))
+    frames = draw(Fleet(np.full(SERIES + 2, rate), HISTORY + windows + 1, shifts=shifts), rng)
+    first = {e.service: e for e in walk(frames, range(HISTORY, HISTORY + windows + 1), SETTINGS)}
+    onset_ns = {f"service-{i:02d}": START_NS + int(at * 1e9) for i, at in enumerate(onset)}
+    assert set(first) <= set(onset_ns), "a series to which nothing happened"
+    errors = [abs(e.onset_error_s(onset_ns[service])) for service, e in first.items()]
+    return len(first) / SERIES, float(np.mean(np.array(errors) <= 10)), {e.first.measure for e in first.values()}
+
+
+@pytest.mark.parametrize(
+    ("fault", "size", "rate", "windows", "share", "measures"),
+    [
+        ("scale", 2.0, 5.0, 6, 0.95, {"latency_p99_ms", "latency_p95_ms"}),
+        ("scale", 2.0, 50.0, 3, 0.95, {"latency_p99_ms", "latency_p95_ms"}),
+        ("tail", 0.05, 50.0, 12, 0.95, {"latency_p99_ms"}),
+        ("errors", 0.05, 20.0, 9, 0.95, {"error_ratio"}),
+        ("errors", 0.5, 0.5, 9, 0.9, {"error_ratio"}),
+        ("silence", 0.0, 5.0, 7, 0.95, {"requests_per_s"}),
+    ],
+)
+def test_faults_are_found(
+    fault: Fault, size: float, rate: float, windows: int, share: float, measures: set[str]
+) -> None:
+    share_found, share_timed, seen = found(fault, size, rate, windows)
+    assert share_found >= share
+    assert share_timed >= 0.8
+    assert seen <= measures
+
+
+def test_quiet_where_nothing_happens() -> None:
+    rng = np.random.default_rng(3)
+    rates = np.exp(rng.uniform(np.log(0.1), np.log(20.0), 40))
+    frames = draw(Fleet(rates, 240), rng)
+    assert walk(frames, range(120, 241, 4), SETTINGS) == []
+
+
+def test_quiet_while_a_fleet_warms_up() -> None:
+    rng = np.random.default_rng(4)
+    rates = np.exp(rng.uniform(np.log(0.5), np.log(50.0), 40))
+    frames = draw(Fleet(rates, 45, warm_up_s=50.0), rng)
+    assert walk(frames, range(3, 46), SETTINGS) == []
+
+
+def test_recurring_bursts_are_part_of_the_picture() -> None:
+    """Hiccups of a window, thirty an hour: the baseline knows them, and none of them lasts."""
+    rng = np.random.default_rng(5)
+    frames = draw(Fleet(np.full(20, 20.0), 180, noise=Noise(bursts_per_h=30.0, burst_share=0.3)), rng)
+    assert walk(frames, range(120, 181, 2), SETTINGS) == []
+
+
+def test_same_seed_same_frames() -> None:
+    fleet = Fleet(np.array([0.5, 100.0]), 20, shifts=(Known(1, "tail", 100.0, 0.1),))
+    one, other = draw(fleet, np.random.default_rng(9)), draw(fleet, np.random.default_rng(9))
+    assert one.windows.equals(other.windows)
+    assert one.windows["window_start_ns"].is_sorted()
+    counts = one.windows.select(
+        n=one.windows["latency_buckets"].list.eval(pl.element().struct.field("count")).list.sum(), r="requests"
+    )
+    assert (counts["n"] == counts["r"]).all()
