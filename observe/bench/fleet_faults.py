@@ -178,8 +178,9 @@ def truth_of(plan: Plan, fault: Fault, start_ns: int) -> Truth:
     if fault.virtual >= 0:
         name = plan.virtuals[fault.virtual][2]
         resources = {name}
-        # The database is not instrumented: those who use it are where people look, if they are told which database.
-        services = {name} | {plan.services[u].name for u in plan.users(fault.virtual)}
+        users = sorted(plan.users(fault.virtual))
+        # Where one service alone uses it, naming that service says the same.
+        services = {name} | ({plan.services[users[0]].name} if len(users) == 1 else set())
     if fault.kind == "network" and not any(_calls(plan, i) for i in fault.services):
         only = [plan.callers(i) for i in fault.services if len(plan.callers(i)) == 1]
         services |= {plan.services[c].name for callers in only for c in callers}  # an edge has two ends

@@ -34,7 +34,10 @@ NAMES = (
     *("guardrail", "llm-engine", "vision", "speech", "summarizer", "billing", "quota", "profile", "catalog"),
     *("search", "ranking", "feature-store", "notifier", "audit-log", "files", "scheduler", "pricing"),
 )
-DATABASES = (("postgresql", "orders-db"), ("redis", "cache"), ("mongodb", "documents"), ("qdrant", "vectors"))
+DATABASES = (
+    *(("postgresql", "orders-db"), ("redis", "cache"), ("mongodb", "documents"), ("qdrant", "vectors")),
+    *(("mysql", "accounts-db"), ("redis", "sessions"), ("postgresql", "ledger")),
+)
 VERBS = ("GET", "POST", "PUT")
 NOUNS = ("items", "chat", "users", "documents", "sessions", "answers", "scores", "tokens", "lists", "models")
 MAX_SPANS_PER_REQUEST = 40.0
@@ -145,7 +148,7 @@ def draw_plan(rng: np.random.Generator) -> Plan:
     count = int(rng.integers(8, 21))
     hosts = int(rng.integers(3, 9))
     layers = np.sort(np.concatenate([[0, 1, 2], rng.integers(1, 5, count - 3)]))
-    virtuals = _draw_virtuals(rng)
+    virtuals = _draw_virtuals(rng, count)
     draft = _Draft()
     for number, name in enumerate(rng.permutation(NAMES)[:count]):
         _add_service(draft, rng, str(name), int(layers[number]), number, hosts, last=number == count - 1)
@@ -163,8 +166,8 @@ def draw_plan(rng: np.random.Generator) -> Plan:
     )
 
 
-def _draw_virtuals(rng: np.random.Generator) -> tuple[tuple[str, str, str], ...]:
-    chosen = rng.permutation(len(DATABASES))[: int(rng.integers(1, 5))]
+def _draw_virtuals(rng: np.random.Generator, services: int) -> tuple[tuple[str, str, str], ...]:
+    chosen = rng.permutation(len(DATABASES))[: max(2, services // 3)]
     databases = tuple((DATABASE, *DATABASES[i]) for i in sorted(chosen))
     return (*databases, (EXTERNAL, "http", "api.models.example")) if rng.random() < 0.4 else databases
 
@@ -196,7 +199,8 @@ def _draw_operations(draft: _Draft, rng: np.random.Generator, virtuals: int) -> 
         for _ in range(int(rng.integers(1, 4))):
             below = [i for i, o in enumerate(draft.operations) if draft.services[o.service].layer > service.layer]
             near = [i for i in below if draft.services[draft.operations[i].service].layer == service.layer + 1]
-            calls = _draw_calls(rng, near or below, below, virtuals, leaf=service.inference)
+            home = number % virtuals if rng.random() < 0.85 else int(rng.integers(virtuals))
+            calls = _draw_calls(rng, near or below, below, home, leaf=service.inference)
             if back and service.layer >= 2 and not service.inference and rng.random() < 0.2:
                 calls.append(_rpc(rng, back[0]))
             if service.layer == 0:
@@ -206,15 +210,12 @@ def _draw_operations(draft: _Draft, rng: np.random.Generator, virtuals: int) -> 
     return top
 
 
-def _draw_calls(
-    rng: np.random.Generator, near: list[int], below: list[int], virtuals: int, *, leaf: bool
-) -> list[Call]:
+def _draw_calls(rng: np.random.Generator, near: list[int], below: list[int], virtual: int, *, leaf: bool) -> list[Call]:
     calls: list[Call] = []
     if below and not leaf:
         count = int(rng.choice([0, 1, 2, 3], p=[0.1, 0.35, 0.35, 0.2]))
         calls += [_rpc(rng, int(rng.choice(near if rng.random() < 0.7 else below))) for _ in range(count)]
     if rng.random() < (0.45 if not leaf else 0.1):
-        virtual = int(rng.integers(virtuals))
         median_ms = float(np.exp(rng.uniform(np.log(1), np.log(25))))
         statement = f"SELECT {NOUNS[int(rng.integers(len(NOUNS)))]}"
         calls.append(

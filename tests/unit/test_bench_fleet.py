@@ -106,6 +106,7 @@ def test_the_fault_is_where_the_truth_says_and_when(kind: str) -> None:
     )
     places = {row["service"] for row in worse["series"]}
     callers = {case.plan.services[c].name for s in _services(case) for c in case.plan.callers(s)}
+    callers |= {case.plan.services[u].name for u in case.plan.users(case.fault.virtual)}
     assert places & (set(truth.services) | callers)
 
 
