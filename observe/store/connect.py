@@ -39,6 +39,7 @@ CHDB_OPTIONS: Mapping[str, int] = {
 
 SESSION: Mapping[str, str | int] = {
     "session_timezone": "UTC",
+    "join_use_nulls": 0,
     "output_format_arrow_string_as_string": 1,
     "output_format_arrow_low_cardinality_as_dictionary": 0,
     "output_format_arrow_compression_method": "none",

@@ -17,6 +17,9 @@ from observe.types import WINDOW_NS
 SETTLE_BACK_S = 3 * 3600
 """How far `settle` looks back; what is older and never settled is computed whenever it is asked for."""
 
+POINT_LOOKBACK_S = 300
+"""How old the point before may be that a counter's rate is taken from."""
+
 _TIME = "toInt64(toUnixTimestamp(Window)) * 1000000000 AS window_start_ns"
 _BUCKETS = "CAST(arrayZip(mapKeys(Buckets), mapValues(Buckets)), 'Array(Tuple(bucket Int16, count UInt64))')"
 
@@ -81,11 +84,12 @@ def read(db: Database, from_ns: int, to_ns: int) -> Frames:
     stale = reach.differs(kept)
     good = kept.filter(pl.col("window_s").is_in(reach.where(~stale).window_s.tolist()))
     fresh = reach.where(stale)
+    points = {**span, "lookback": POINT_LOOKBACK_S}
     return Frames(
-        _typed([db.query(SERVICE_WINDOWS, span)], frames.SERVICE_WINDOWS, 5),
+        _typed([db.query(SERVICE_WINDOWS, span), db.query(sql("metric_windows"), points)], frames.SERVICE_WINDOWS, 5),
         _typed(_joined(db, "self_windows", SELF_COLUMNS, span, good, fresh), frames.SELF_WINDOWS, 7),
         _typed(_joined(db, "edge_windows", EDGE_COLUMNS, span, good, fresh), frames.EDGE_WINDOWS, 6),
-        _typed([], frames.GAUGE_WINDOWS, 8),
+        _typed([db.query(sql("gauge_windows"), points)], frames.GAUGE_WINDOWS, 9),
     )
 
 
