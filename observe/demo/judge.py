@@ -47,6 +47,7 @@ class Judge:
     fault: Fault
     patience: Patience
     begun_ns: int
+    deadline_ns: int | None = None  # the answer is due then, whatever has been seen
     _injected_ns: int = 0
     _seen: dict[str, Json] = field(default_factory=dict)
 
@@ -61,7 +62,9 @@ class Judge:
         return incidents
 
     def done(self, now_ns: int) -> bool:
-        """Nothing that comes later will change the result."""
+        """Nothing that comes later may change the result."""
+        if self.deadline_ns is not None and now_ns >= self.deadline_ns:
+            return True
         waited_s = (now_ns - self._injected_ns) / SECOND_NS
         if not self.fault.service:
             return bool(self._seen) or waited_s >= self.patience.quiet_s
