@@ -69,7 +69,8 @@ class Current:
     def worst_level(self) -> Floats:
         """The highest mean of three windows in a row; of the whole range it would be watered down."""
         sums, trials = block_sums(self.sums, WORST_WINDOWS), block_sums(self.trials, WORST_WINDOWS)
-        return (sums / np.maximum(trials, 1.0)).max(axis=1, initial=-0.5)
+        level: Floats = (sums / np.maximum(trials, 1.0)).max(axis=1, initial=-0.5)
+        return level
 
     @property
     def newest(self) -> list[tuple[Floats, Floats]]:

@@ -38,9 +38,10 @@ def gauge_shifts(
     if keys.is_empty():
         return []
     measured = ~np.isnan(values)
-    baseline = _baseline(keys, span, abnormal) & measured
+    now, n, length = _current(values, span)
+    older = np.arange(span.length) < span.length - length[:, None]
+    baseline = older & measured & _normal(keys, span, abnormal)
     location, scale = _levels(values, baseline)
-    now, n = _current(values, span)
     scale = np.maximum(scale, FLOOR_OF_NEW * np.abs(now))
     z = np.abs(now - location) / np.maximum(scale, 1e-12)
     degrees = np.clip(baseline.sum(axis=1) - 1.0, 1.0, MAX_DEGREES)
@@ -93,8 +94,8 @@ def _thing() -> pl.Expr:
     return known.filter(pl.element().is_not_null() & (pl.element() != "")).list.sort().list.join(",")
 
 
-def _baseline(keys: pl.DataFrame, span: Span, abnormal: Sequence[Interval]) -> Bools:
-    usable = np.broadcast_to(np.arange(span.length) < span.length - span.scales[0], (len(keys), span.length)).copy()
+def _normal(keys: pl.DataFrame, span: Span, abnormal: Sequence[Interval]) -> Bools:
+    usable = np.ones((len(keys), span.length), dtype=bool)
     service = keys["service"].to_numpy()
     for interval in abnormal:
         # A gauge of a host carries no service; whatever went wrong may have gone wrong there.
@@ -118,12 +119,17 @@ def _quantile(values: Floats, allowed: Bools, q: float) -> Floats:
     return np.where(allowed.any(axis=1), np.take_along_axis(ordered, at[:, None], axis=1)[:, 0], 0.0)
 
 
-def _current(values: Floats, span: Span) -> tuple[Floats, Ints]:
-    """Median of the newest windows, and of how many."""
-    short, long = values[:, -span.scales[0] :], values[:, -span.scales[0] * WIDENED :]
+def _current(values: Floats, span: Span) -> tuple[Floats, Ints, Ints]:
+    """Median of the newest windows, how many were measured, and out of how many; [series]."""
+    lengths = span.scales[0], span.scales[0] * WIDENED
+    short, long = (values[:, -length:] for length in lengths)
     level = [(_quantile(part, ~np.isnan(part), 0.5), (~np.isnan(part)).sum(axis=1)) for part in (short, long)]
     enough = level[0][1] >= 2
-    return np.where(enough, level[0][0], level[1][0]), np.where(enough, level[0][1], level[1][1])
+    return (
+        np.where(enough, level[0][0], level[1][0]),
+        np.where(enough, level[0][1], level[1][1]),
+        np.where(enough, *lengths),
+    )
 
 
 def _onsets(values: Floats, location: Floats, scale: Floats, series: Ints, span: Span) -> Ints:

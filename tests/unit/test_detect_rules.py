@@ -13,8 +13,8 @@ def settings(**rule: object) -> DetectSettings:
     return DetectSettings(rules=(Rule.model_validate({"name": "r", "measure": "error_ratio"} | rule),))
 
 
-def errors(*per_window: int, **columns: str) -> list[dict[str, object]]:
-    return [row(w, [10.0] * 10, errors=n, **columns) for w, n in enumerate(per_window)]
+def errors(*per_window: int, service: str = "shop", operation: str = "GET /") -> list[dict[str, object]]:
+    return [row(w, [10.0] * 10, errors=n, service=service, operation=operation) for w, n in enumerate(per_window)]
 
 
 def test_no_rules_no_shifts() -> None:

@@ -22,8 +22,8 @@ def latencies(rng: np.random.Generator, n: int, factor: float = 1.0) -> list[flo
     return list(factor * np.exp(rng.normal(3.0, 0.5, n)))
 
 
-def history(rng: np.random.Generator, windows: int = 60, n: int = 50, **columns: str) -> list[dict[str, object]]:
-    return [row(w, latencies(rng, n), **columns) for w in range(windows)]
+def history(rng: np.random.Generator, windows: int = 60, n: int = 50, service: str = "shop") -> list[dict[str, object]]:
+    return [row(w, latencies(rng, n), service=service) for w in range(windows)]
 
 
 @pytest.fixture
