@@ -14,7 +14,7 @@ from observe.errors import BadRecord
 from observe.frames import SERVICE_WINDOWS
 from observe.interfaces import Store
 from observe.types import WINDOW_NS, Incident, Json
-from observe.wire import rfc3339
+from observe.wire import incident_from_json, rfc3339
 
 MAX_SPANS = 10_000
 MAX_METRICS = 2_000
@@ -83,6 +83,8 @@ _PLACES = """
 SELECT ServiceName AS service, Instance AS instance, Host AS host FROM self_windows
 WHERE Window >= toDateTime({{from_s:UInt32}}, 'UTC') AND Window < toDateTime({{to_s:UInt32}}, 'UTC')
 GROUP BY service, instance, host LIMIT 100 BY service {limits}"""
+
+_INCIDENT = "SELECT Body AS body FROM incidents FINAL WHERE Id = {id:String}"
 
 _METRIC_TABLES = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 _METRICS = """
@@ -247,7 +249,8 @@ class Reader:
 
     def incident(self, incident_id: str) -> Incident | None:
         """The newest version of one incident."""
-        return next((i for i in self._store.incidents() if i.id == incident_id), None)
+        found = self._store.query(_INCIDENT, {"id": incident_id})
+        return incident_from_json(orjson.loads(found["body"][0])) if found.height else None
 
     def check(self) -> None:
         """Raises Unavailable where the store does not answer."""

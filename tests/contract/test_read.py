@@ -106,7 +106,7 @@ def test_a_trace_comes_back_whole(reader, truth):
     ],
 )
 def test_search_finds_exactly_what_meets_the_conditions(reader, sample, truth, question, chosen):
-    found = reader.traces(sample.start_ns, sample.end_ns, limit=500, **question)
+    found = reader.traces(sample.start_ns, sample.end_ns, limit=1000, **question)
     expected = {t[0].trace_id.hex() for t in truth if chosen(t)}
     assert {t["trace_id"] for t in found} == expected
     assert [t["start_at"] for t in found] == sorted((t["start_at"] for t in found), reverse=True)

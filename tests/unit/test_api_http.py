@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import httpx
+import orjson
 import polars as pl
 import pytest
 
@@ -48,6 +49,10 @@ class FakeStore:
         if self.away:
             raise Unavailable("the store is away", retry_after_s=2.5)
         self.questions.append(parameters)
+        if "FROM incidents" in sql:
+            return pl.DataFrame(
+                {"body": [orjson.dumps(incident_json(i)) for i in self.known if i.id == parameters["id"]]}
+            )
         return pl.DataFrame()
 
 
