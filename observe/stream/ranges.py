@@ -43,12 +43,15 @@ def from_metadata(text: str | None) -> Range | None:
     return intent if 0 <= intent.first <= intent.last else None
 
 
-def may_replace(intent: Range | None, wanted: Range) -> bool:
-    """Whether a writer may go on with `wanted` where `intent` is written down: the same, or its first part.
+def may_follow(wanted: Range, written: Range | None, own: Range | None) -> bool:
+    """Whether a writer may intend `wanted` where `written` stands: nothing, the same, or what the writer itself (`own`)
+    had intended, of which it now tries the first part alone, because the store refused the whole.
 
-    A batch that the store refuses as a whole is tried in parts.
-
-    >>> may_replace(None, Range(3, 9)), may_replace(Range(3, 9), Range(3, 5)), may_replace(Range(3, 9), Range(3, 12))
-    (True, True, False)
+    >>> may_follow(Range(3, 9), None, None), may_follow(Range(3, 9), Range(3, 9), None)
+    (True, True)
+    >>> may_follow(Range(3, 5), Range(3, 9), Range(3, 9)), may_follow(Range(3, 5), Range(3, 9), None)
+    (True, False)
     """
-    return intent is None or (intent.first == wanted.first and wanted.last <= intent.last)
+    if written is None or written == wanted:
+        return True
+    return written == own and written.first == wanted.first and wanted.last < written.last

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from observe.errors import BadRecord, Lost, Unavailable
 from observe.interfaces import Consumer, Producer, Stream
 from observe.settings import KafkaSettings, LocalSettings, Settings
 from observe.stream import open_stream
+from observe.stream.inspection import halves
 from observe.stream.kafka import KafkaStream
 from observe.stream.local import LocalStream
 from observe.types import DEAD_LETTERS, Batch, BatchLimits
@@ -224,40 +226,60 @@ def test_commit_moves_past_the_batch_and_may_be_repeated(case: Case) -> None:
     assert [r.value for r in next_batch(case.consumer()).records] == [b"new"]
 
 
+class Member(threading.Thread):
+    """A consumer in a thread of its own, as members of a group are; it notes what it committed."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        super().__init__()
+        self.done: list[tuple[int, int]] = []  # partition and offset
+        self._consumer = consumer
+        self._ending = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._ending.is_set():
+            with contextlib.suppress(Lost, Unavailable):
+                if (batch := self._consumer.poll(0.2)) is not None:
+                    self._consumer.intend(batch)
+                    self._consumer.commit(batch)
+                    self.done += [(batch.partition, record.offset) for record in batch.records]
+
+    def end(self) -> None:
+        self._ending.set()
+        self.join()
+
+    def partitions(self, since: int = 0) -> set[int]:
+        return {partition for partition, _ in self.done[since:]}
+
+
 def test_two_members_share_the_partitions_and_one_inherits(case: Case) -> None:
-    first = case.consumer()
-    assert first.poll(1.0) is None
-    second = case.consumer()
-    deadline = time.monotonic() + PATIENCE_S
-    seen: dict[str, set[int]] = {"first": set(), "second": set()}
-    while time.monotonic() < deadline and not (seen["first"] and seen["second"]):
-        case.send([b"x"] * 4, key=None)
-        case.send([b"x"], key=b"a")
-        case.send([b"x"], key=b"b")
-        seen = {"first": set(), "second": set()}  # only the newest round: they may have moved
-        for name, member in (("first", first), ("second", second)):
-            while (batch := member.poll(0.3)) is not None:
-                with contextlib.suppress(Lost):
-                    member.intend(batch)
-                    member.commit(batch)
-                    seen[name].add(batch.partition)
-    assert seen["first"]
-    assert seen["second"]
-    assert not seen["first"] & seen["second"]
-    case.close(first)
-    for _ in range(4):
-        case.send([b"last"] * 4, key=None)
-    partitions: set[int] = set()
-    eventually(lambda: _inherit(second, partitions))
+    consumers = [case.consumer(), case.consumer()]
+    first, second = members = [Member(consumer) for consumer in consumers]
+    try:
+        eventually(lambda: _both_work(case, members))
+        first.end()
+        case.close(consumers[0])
+        behind = len(second.done)
+        eventually(lambda: _send_to_both(case) or len(second.partitions(behind)) == 2)
+    finally:
+        first.end()
+        second.end()
+    committed = first.done + second.done
+    assert len(committed) == len(set(committed))
 
 
-def _inherit(member: Consumer, partitions: set[int]) -> bool:
-    batch = member.poll(0.3)
-    if batch is not None:
-        member.intend(batch)
-        member.commit(batch)
-        partitions.add(batch.partition)
-    return len(partitions) == 2
+def _send_to_both(case: Case) -> None:
+    for key in (b"a", b"b", b"c", b"d"):
+        case.send([b"x"], key=key)
+
+
+def _both_work(case: Case, members: list[Member]) -> bool:
+    """Whether each member reads one of the partitions, both together all of them."""
+    before = [len(member.done) for member in members]
+    _send_to_both(case)
+    time.sleep(0.5)
+    shares = [member.partitions(count) for member, count in zip(members, before, strict=True)]
+    return all(len(share) == 1 for share in shares) and len(set.union(*shares)) == 2
 
 
 def test_a_member_killed_while_storing_hands_on_its_range(case: Case) -> None:
@@ -288,23 +310,36 @@ def test_heartbeats_keep_the_partition_and_take_nothing(case: Case) -> None:
     assert [r.value for r in next_batch(consumer).records] == [b"2", b"3"]
 
 
-def test_a_batch_of_another_owner_cannot_be_intended(case: Case) -> None:
+def test_a_batch_that_another_member_went_past_cannot_be_intended(case: Case) -> None:
     case.send([b"x"] * 4)
     first = case.consumer(BatchLimits(max_records=2, max_age_s=0.1))
-    batch = next_batch(first)
+    stale = next_batch(first)
     case.close(first)
     second = case.consumer(BatchLimits(max_records=3, max_age_s=0.1))
-    next_batch(second)
+    second.intend(next_batch(second))  # and stores it, for all that others know
+    case.close(second)
+    third = case.consumer(BatchLimits(max_records=2, max_age_s=0.1))
+    repeated = next_batch(third)
     with pytest.raises(Lost):
-        second.intend(batch) if case.kind == "kafka" else _overtake(second, batch)
+        third.intend(stale)
+    third.commit(stale)  # must not move to the middle of what may be stored
+    case.close(third)
+    assert next_batch(case.consumer()).token == repeated.token
 
 
-def _overtake(second: Consumer, batch: Batch) -> None:
-    """The group goes on with a range of its own; then the old one is too late."""
-    second.poll(0.2)
-    whole = Batch((*batch.records, *batch.records[-1:]), batch.first_offset, batch.last_offset + 1)
-    second.intend(whole)
-    second.intend(batch)
+def test_a_refused_batch_may_be_intended_in_parts(case: Case) -> None:
+    case.send([b"%d" % n for n in range(4)])
+    consumer = case.consumer(BatchLimits(max_records=4, max_age_s=0.1))
+    whole = next_batch(consumer)
+    consumer.intend(whole)
+    parts = list(halves(whole))
+    consumer.intend(parts[0])
+    consumer.commit(parts[0])
+    consumer.intend(parts[1])
+    case.close(consumer)
+    consumer = case.consumer()
+    again = next_batch(consumer)
+    assert (again.token, [r.value for r in again.records]) == (parts[1].token, [b"2", b"3"])
 
 
 def test_too_large_a_record_is_bad_and_the_others_pass(case: Case) -> None:

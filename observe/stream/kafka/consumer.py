@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from observe.errors import Lost, Misconfigured, ObserveError
 from observe.settings import KafkaSettings
 from observe.stream.kafka import config
-from observe.stream.ranges import Range, from_metadata, may_replace, range_of, to_metadata
+from observe.stream.ranges import Range, from_metadata, may_follow, range_of, to_metadata
 from observe.types import Batch, BatchLimits, Record
 
 DRAIN_RECORDS = 64  # taken at once; bounds what is buffered beyond the limits of a batch
@@ -42,6 +42,7 @@ class _Partition:
         self.bytes = 0
         self.since = 0.0  # monotonic arrival of the first record
         self.handed: list[Range] = []  # given out, not committed yet
+        self.intended: Range | None = None
 
     def add(self, record: Record) -> None:
         if not self.records:
@@ -79,9 +80,20 @@ class _Partition:
         self.handed.append(handed)
         return Batch(tuple(taken), handed.first, handed.last)
 
-    def handed_as(self, wanted: Range) -> Range | None:
-        """The range given out of which `wanted` is all or the first part."""
-        return next((handed for handed in self.handed if may_replace(handed, wanted)), None)
+    def may_intend(self, wanted: Range) -> bool:
+        """Only what was given out since the assignment, or the first part of what was intended since."""
+        return wanted in self.handed or (self.intended is not None and may_follow(wanted, self.intended, self.intended))
+
+    def may_commit(self, batch: Batch) -> bool:
+        done = range_of(batch)
+        return done in self.handed or (done == self.intended and any(_begins(batch, given) for given in self.handed))
+
+    def forget(self, batch: Batch) -> None:
+        """The batch is done; what was given out with it and lies behind it is not."""
+        handed = next(handed for handed in self.handed if _begins(batch, handed))
+        self.handed.remove(handed)
+        if batch.last_offset < handed.last:
+            self.handed.append(Range(batch.last_offset + 1, handed.last))
 
 
 class KafkaConsumer:
@@ -114,22 +126,20 @@ class KafkaConsumer:
 
     def intend(self, batch: Batch, /) -> None:
         partition = self._partitions.get((batch.topic, batch.partition))
-        if partition is None or partition.handed_as(range_of(batch)) is None:
+        if partition is None or not partition.may_intend(range_of(batch)):
             raise Lost(f"{batch.token}: the partition was taken over")
         self._commit(batch, batch.first_offset, to_metadata(range_of(batch)))
+        partition.intended = range_of(batch)
 
     def commit(self, batch: Batch, /) -> None:
         partition = self._partitions.get((batch.topic, batch.partition))
-        whole = partition.handed_as(range_of(batch)) if partition else None
-        if partition is None or whole is None:
+        if partition is None or not partition.may_commit(batch):
             return  # committed already, or for its new owner to commit
         try:
             self._commit(batch, batch.last_offset + 1, "")
         except Lost as error:
             log.warning("not committed: %s", error)
-        partition.handed.remove(whole)
-        if batch.last_offset < whole.last:
-            partition.handed.append(Range(batch.last_offset + 1, whole.last))
+        partition.forget(batch)
 
     def heartbeat(self) -> None:
         if not self._paused:
@@ -256,6 +266,10 @@ def to_record(message: Any) -> Record:
         message.key(),
         headers,
     )
+
+
+def _begins(batch: Batch, handed: Range) -> bool:
+    return handed.first == batch.first_offset and batch.last_offset <= handed.last
 
 
 def _over(limits: BatchLimits, records: int, size: int) -> bool:

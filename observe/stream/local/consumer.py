@@ -12,7 +12,7 @@ from observe.errors import Lost, Misconfigured
 from observe.stream.local.alive import Alive
 from observe.stream.local.groups import Groups, Key
 from observe.stream.local.log import Extent, Log
-from observe.stream.ranges import Range
+from observe.stream.ranges import Range, range_of
 from observe.types import Batch, BatchLimits
 
 LEASE_S = 15.0
@@ -27,6 +27,7 @@ class _Held:
     def __init__(self, position: int, intent: Range | None) -> None:
         self.position = position
         self.intent = intent
+        self.intended: Range | None = None  # by this member, since it holds the partition
 
 
 class LocalConsumer:
@@ -55,11 +56,15 @@ class LocalConsumer:
             time.sleep(min(LOOK_EVERY_S, rest_s))
 
     def intend(self, batch: Batch, /) -> None:
+        held = self._held.get((batch.topic, batch.partition))
+        own = held.intended if held else None
         try:
-            self._groups.save(self._group, self._alive.member, batch, done=False)
+            self._groups.save(self._group, self._alive.member, batch, done=False, own=own)
         except Lost:
             self._drop((batch.topic, batch.partition))
             raise
+        if held:
+            held.intended = range_of(batch)
 
     def commit(self, batch: Batch, /) -> None:
         try:

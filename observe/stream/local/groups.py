@@ -14,7 +14,7 @@ from typing import NamedTuple
 from observe.errors import Lost
 from observe.stream.local.alive import Alive, is_dead
 from observe.stream.local.database import connect, transaction, translated
-from observe.stream.ranges import Range, from_metadata, may_replace, range_of, to_metadata
+from observe.stream.ranges import Range, from_metadata, may_follow, range_of, to_metadata
 from observe.types import Batch
 
 SCHEMA = """
@@ -68,10 +68,11 @@ class Groups:
             ).fetchall()
         return {(topic, partition): at for topic, partition, at in rows}
 
-    def save(self, group: str, member: str, batch: Batch, *, done: bool) -> Position:
+    def save(self, group: str, member: str, batch: Batch, *, done: bool, own: Range | None = None) -> Position:
         """Moves to the batch's first offset with its range as the intent, or past the batch when it is `done`.
 
-        Raises Lost where the member no longer holds the partition, or the group went on without this batch."""
+        `own` is what the member had intended last. Raises Lost where the member no longer holds the partition, or the
+        group went on without this batch."""
         key = (batch.topic, batch.partition)
         with translated(self.file), transaction(self._connection):
             if self._owner(group, key) != member:
@@ -79,7 +80,7 @@ class Groups:
             now = self.positions(group).get(key)
             if now is not None and done and now.next > batch.last_offset:
                 return now
-            if now is not None and (now.next > batch.first_offset or not may_replace(now.intent, range_of(batch))):
+            if now is not None and (now.next > batch.first_offset or not may_follow(range_of(batch), now.intent, own)):
                 raise Lost(f"{batch.token}: the group stands at {now.next}")
             then = Position(batch.last_offset + 1, None) if done else Position(batch.first_offset, range_of(batch))
             metadata = to_metadata(then.intent) if then.intent else ""
