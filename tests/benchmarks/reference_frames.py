@@ -115,7 +115,7 @@ def _calls(table: pl.DataFrame) -> pl.DataFrame:
     inner = table.filter((pl.col("kind") == "Server") & (pl.col("parent") != 0)).join(parents, on="parent")
     has_client = pl.col("caller_kind") == "Client"
     direct = inner.select(
-        window_start_ns=pl.when(has_client).then("caller_window").otherwise("window_start_ns"),
+        window_start_ns=pl.max_horizontal("caller_window", "window_start_ns"),
         caller="caller",
         caller_operation="caller_operation",
         callee="service",
@@ -131,7 +131,7 @@ def _calls(table: pl.DataFrame) -> pl.DataFrame:
         caller="service",
         caller_operation="operation",
         callee="peer",
-        callee_operation=pl.lit(""),
+        callee_operation="operation",
         connection=pl.when(pl.col("site") == "database").then(pl.lit("database")).otherwise(pl.lit("external")),
         failed="failed",
         client_ms="duration_ms",
@@ -141,7 +141,7 @@ def _calls(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _bucket(value_ms: pl.Expr) -> pl.Expr:
-    return ((value_ms.clip(lower_bound=1e-6).log(2) * BUCKETS_PER_OCTAVE).ceil() - 1).cast(pl.Int16)
+    return ((value_ms.clip(lower_bound=1e-3).log(2) * BUCKETS_PER_OCTAVE).ceil() - 1).cast(pl.Int16)
 
 
 def _histograms(table: pl.DataFrame, by: list[str], value_ms: pl.Expr, name: str) -> pl.DataFrame:

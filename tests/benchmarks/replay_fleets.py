@@ -85,7 +85,7 @@ def _stored(fleet: Fleet, folder: Path) -> Store:
     from observe.store import ClickHouseStore, enter
 
     enter(str(folder))
-    store: Store = ClickHouseStore(f"chdb://{folder}/store")  # type: ignore[assignment]
+    store: Store = ClickHouseStore(f"chdb://{folder}/store")
     store.migrate()
     for batch, items in batches(fleet.requests()):
         store.insert(batch, items)
