@@ -18,6 +18,11 @@ CUSTOM = "from … to"
 class Span(NamedTuple):
     from_ns: int
     to_ns: int
+    live: bool = False
+
+    def until(self) -> int | None:
+        """The end to ask for: of a live range as far as data has settled, which the API knows."""
+        return None if self.live else self.to_ns
 
     def axis(self) -> tuple[str, str]:
         """For charts: first and last moment in RFC 3339."""
@@ -33,7 +38,7 @@ def pick(default: str = "1 h") -> Span:
     )
     now_ns = time.time_ns()
     if chosen != CUSTOM:
-        return Span(now_ns - PRESETS[str(chosen)] * SECOND_NS, now_ns)
+        return Span(now_ns - PRESETS[str(chosen)] * SECOND_NS, now_ns, live=True)
     left, right = st.columns(2)
     begin = utc(nanoseconds(given[0])) if given[0] else utc(now_ns - 3600 * SECOND_NS)
     end = utc(nanoseconds(given[1])) if given[1] else utc(now_ns)

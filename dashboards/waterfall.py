@@ -110,7 +110,8 @@ def chart(trace: Json) -> Chart:
 
 
 def _bar(number: int, span: Json) -> dict[str, Any]:
-    name = "\u2003" * min(span["depth"], 12) + f"{span['service']} · {span['operation']}"
+    # Blank, but no white space, which Vega would cut off at the front.
+    name = "\u2800" * 2 * min(span["depth"], 12) + f"{span['service']} · {span['operation']}"
     erred = span["status"] == "Error"
     # Vega sorts and joins by the text, so equal names need a number, which the axis then hides.
     label = f"{number}\u0000{name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + '…'}"

@@ -79,11 +79,13 @@ def series(windows: pl.DataFrame, service: str, operation: str, from_ns: int, to
     return body
 
 
-def metric(frames: Frames, name: str, service: str, labels: str, from_ns: int, to_ns: int, step_ns: int = 0) -> Json:
+def metric(
+    gauges: pl.DataFrame, name: str, service: str, labels: str, from_ns: int, to_ns: int, step_ns: int = 0
+) -> Json:
     """The series of one gauge or counter (counters as increase per second); mean, smallest and largest of each step."""
     step_ns = step_length_ns(from_ns, to_ns, step_ns)
     keys = ["service", "instance", "host", "hw_id", "labels"]
-    chosen = frames.gauges.filter(pl.col("metric") == name)
+    chosen = gauges.filter(pl.col("metric") == name)
     if service:
         chosen = chosen.filter(pl.col("service") == service)
     if labels:

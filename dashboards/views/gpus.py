@@ -30,7 +30,7 @@ def show() -> None:
     what = st.segmented_control("Reading", list(HISTORY), default="SM clock", required=True)
     span = pick("15 min")
     metric, title, format = HISTORY[str(what)]
-    body = client().metric(metric, span.from_ns, span.to_ns)
+    body = client().metric(metric, span.from_ns, span.until())
     series = {f"{s['host']} {s['hw_id']}": s["points"] for s in body["series"] if s["hw_id"]}
     if not series:
         st.info(f"Nobody sent {metric} in this time.", icon=":material/sensors_off:")

@@ -124,16 +124,17 @@ def _name(symptom: Json) -> str:
 
 def _span(incident: Json) -> Span:
     onset_ns = nanoseconds(incident["onset_at"])
-    last = incident["resolved_at"] or incident["last_seen_at"]
-    end_ns = min(nanoseconds(last) + AFTER_NS, time.time_ns(), onset_ns + LONGEST_NS)
-    return Span(onset_ns - BEFORE_NS, max(end_ns, onset_ns + AFTER_NS))
+    last_ns = nanoseconds(incident["resolved_at"] or incident["last_seen_at"])
+    end_ns = min(max(last_ns, onset_ns) + AFTER_NS, onset_ns + LONGEST_NS)
+    now_ns = time.time_ns()
+    return Span(onset_ns - BEFORE_NS, min(end_ns, now_ns), live=end_ns >= now_ns)
 
 
 def _chart(symptom: Json, span: Span) -> None:
     measure, service, onset = symptom["measure"], symptom["service"], symptom["onset_at"]
     axis = span.axis()
     if measure not in MEASURES:
-        body = client().metric(measure, span.from_ns, span.to_ns, service=service)
+        body = client().metric(measure, span.from_ns, span.until(), service=service)
         named = {" ".join(filter(None, (s["instance"], s["hw_id"], s["labels"]))) or "value": s["points"]
                  for s in body["series"][:7]}  # fmt: skip
         if not named:
@@ -141,7 +142,7 @@ def _chart(symptom: Json, span: Span) -> None:
             return
         st.altair_chart(charts.lines(named, f"{measure} ({body['unit'] or '1'})", axis, onset=onset), width="stretch")
         return
-    windows = client().windows(service, symptom["operation"], span.from_ns, span.to_ns)["windows"]
+    windows = client().windows(service, symptom["operation"], span.from_ns, span.until())["windows"]
     if not windows:
         st.info("The windows of this symptom are not stored any more.")
     elif measure.startswith("latency"):

@@ -17,7 +17,7 @@ def show() -> None:
     """The service of `?service=`, or the first one."""
     st.title("Service")
     span = pick("15 min")
-    services = {s["service"]: s for s in client().services(span.from_ns, span.to_ns)}
+    services = {s["service"]: s for s in client().services(span.from_ns, span.until())}
     if not services:
         st.info("No service sent spans in this time.", icon=":material/sensors_off:")
         return
@@ -58,7 +58,7 @@ def _figures(service: Json) -> None:
 
 
 def _charts(service: str, operation: str, span: Span) -> None:
-    windows = client().windows(service, operation, span.from_ns, span.to_ns)["windows"]
+    windows = client().windows(service, operation, span.from_ns, span.until())["windows"]
     if not windows:
         st.info("No requests in this time.")
         return

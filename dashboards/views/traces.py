@@ -21,7 +21,7 @@ def show() -> None:
         _one(st.query_params["trace"])
         return
     span = pick("15 min")
-    services = [ANY, *(s["service"] for s in client().services(span.from_ns, span.to_ns))]
+    services = [ANY, *(s["service"] for s in client().services(span.from_ns, span.until()))]
     columns = st.columns([2, 3, 2, 3, 2], vertical_alignment="bottom")
     service = columns[0].selectbox("Service", services, index=_given(services))
     operation = columns[1].text_input("Operation", placeholder="exact name, e.g. POST /chat")

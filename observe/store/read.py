@@ -11,8 +11,10 @@ import polars as pl
 
 from observe import gpus, summaries
 from observe.errors import BadRecord
-from observe.frames import SERVICE_WINDOWS
+from observe.frames import GAUGE_WINDOWS, SERVICE_WINDOWS
 from observe.interfaces import Store
+from observe.store.rollups import sql as query_text
+from observe.store.windows import POINT_LOOKBACK_S
 from observe.types import WINDOW_NS, Incident, Json
 from observe.wire import incident_from_json, rfc3339
 
@@ -144,14 +146,16 @@ class Reader:
 
     def gpus(self, at_ns: int) -> list[Json]:
         """The newest state of each GPU at `at_ns`."""
-        return gpus.gpus(self._store.frames(at_ns - GPU_FRESH_NS, at_ns).gauges)
+        return gpus.gpus(self._gauges("hw_id != ''", {}, at_ns - GPU_FRESH_NS, at_ns))
 
     def metric(
         self, name: str, from_ns: int, to_ns: int, *, service: str = "", labels: str = "", step_ns: int = 0
     ) -> Json:
         """The series of one gauge or counter; `labels` is a part of the series' "k=v,k=v" text."""
         step_ns = summaries.step_length_ns(from_ns, to_ns, step_ns)
-        return summaries.metric(self._store.frames(from_ns, to_ns), name, service, labels, from_ns, to_ns, step_ns)
+        where = "metric = {metric:String} AND ({service:String} = '' OR service = {service:String})"
+        gauges = self._gauges(where, {"metric": name, "service": service}, from_ns, to_ns)
+        return summaries.metric(gauges, name, service, labels, from_ns, to_ns, step_ns)
 
     # ── from rows ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -243,9 +247,15 @@ class Reader:
         sql = _LOGS.format(where=" AND ".join(conditions), limits=_LIMITS)
         return [_log(row) for row in self._store.query(sql, values).to_dicts()]
 
+    def _gauges(self, where: str, values: Mapping[str, object], from_ns: int, to_ns: int) -> pl.DataFrame:
+        """Rows of GAUGE_WINDOWS; the condition reaches the scan, as it is on the columns that the query groups by."""
+        span = _whole_seconds(from_ns, to_ns)
+        named = {"from": span["from_s"], "to": span["to_s"], "lookback": POINT_LOOKBACK_S}
+        sql = f"SELECT * FROM ({query_text('gauge_windows')}) WHERE {where} {_LIMITS}"
+        return _typed(self._store.query(sql, named | dict(values)), GAUGE_WINDOWS)
+
     def _windows(self, sql: str, values: Mapping[str, object]) -> pl.DataFrame:
-        rows = self._store.query(sql, values)
-        return rows.cast(dict(SERVICE_WINDOWS)) if rows.width else pl.DataFrame(schema=SERVICE_WINDOWS)  # type: ignore[arg-type]
+        return _typed(self._store.query(sql, values), SERVICE_WINDOWS)
 
     def incident(self, incident_id: str) -> Incident | None:
         """The newest version of one incident."""
@@ -255,6 +265,13 @@ class Reader:
     def check(self) -> None:
         """Raises Unavailable where the store does not answer."""
         self._store.query("SELECT 1 AS one")
+
+
+def _typed(rows: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    """The rows with the types that frames promise; an answer without rows has no columns."""
+    if not rows.width:
+        return pl.DataFrame(schema=schema)
+    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items()).sort("window_start_ns")
 
 
 def _whole_seconds(from_ns: int, to_ns: int) -> dict[str, object]:

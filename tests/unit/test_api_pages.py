@@ -69,7 +69,7 @@ def test_orphans_circles_and_repeated_ids_end():
 def test_a_waterfall_tells_equal_names_apart_and_marks_errors():
     trace = {"spans": [span("a", "", 0.0, 9.0), span("a2", "a", 1.0, 2.0, "Error") | {"service": "s-a"}]}
     values = waterfall.chart(trace).to_dict()["layer"][0]
-    assert values["encoding"]["y"]["sort"] == ["0\u0000s-a · op", "1\u0000\u2003s-a · op"]
+    assert values["encoding"]["y"]["sort"] == ["0\u0000s-a · op", "1\u0000\u2800\u2800s-a · op"]
     assert '"note": "\\u2717 2 ms"' in json.dumps(waterfall.chart(trace).to_dict())
 
 

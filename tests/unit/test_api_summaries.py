@@ -210,11 +210,11 @@ def test_metric_series_weigh_by_samples():
             gauge(0, "queue", 7.0, hw_id="GPU-2"),
         ]
     )
-    body = summaries.metric(picture, "queue", "llm", "hw.model", T0, T0 + 2 * WINDOW_NS, 20 * 10**9)
+    body = summaries.metric(picture.gauges, "queue", "llm", "hw.model", T0, T0 + 2 * WINDOW_NS, 20 * 10**9)
     first, second = body["series"]
     assert (first["points"][0]["value"], first["points"][0]["min"], first["points"][0]["max"]) == (2.0, 0.5, 9.0)
     assert second["hw_id"] == "GPU-2"
-    assert summaries.metric(picture, "queue", "llm", "A100", T0, T0 + 2 * WINDOW_NS)["series"] == []
+    assert summaries.metric(picture.gauges, "queue", "llm", "A100", T0, T0 + 2 * WINDOW_NS)["series"] == []
 
 
 def test_gpus_show_the_newest_reading_whatever_its_name():
