@@ -77,7 +77,7 @@ class Judge:
         firing = self._firing()
         judged = firing[0] if firing else None
         cause = judged["causes"][0] if judged and judged["causes"] else None
-        ok, because = self._verdict(judged, cause)
+        ok, because = self._verdict(judged, cause, now_ns)
         return Result(
             fault=self.name,
             ok=ok,
@@ -92,13 +92,13 @@ class Judge:
             before_fault=self._early(),
         )
 
-    def _verdict(self, judged: Json | None, cause: Json | None) -> tuple[bool, str]:
+    def _verdict(self, judged: Json | None, cause: Json | None, now_ns: int) -> tuple[bool, str]:
         if not self.fault.service:
             return (
                 (False, "an incident opened though nothing was wrong") if self._seen else (True, "no incident opened")
             )
         if judged is None:
-            return False, f"no incident fired within {self.patience.firing_s:.0f} s"
+            return False, f"no incident fired within {(now_ns - self._injected_ns) / SECOND_NS:.0f} s of the fault"
         if cause is None:
             return False, "the incident names no cause"
         if is_right(self.fault, cause):
