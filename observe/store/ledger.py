@@ -68,7 +68,7 @@ def read(db: Database, retention: RetentionSettings) -> pl.DataFrame:
     origin = pl.format("{}/{}", "topic", "partition").alias("origin")
     joined = batches.with_columns(origin).join(counts, on="origin", how="left")
     joined = joined.with_columns(pl.col("stored", "rejected").fill_null(0))
-    return joined.select(list(SCHEMA)).cast(dict(SCHEMA)).sort("topic", "partition")
+    return joined.select(list(SCHEMA)).cast(pl.Schema(SCHEMA)).sort("topic", "partition")
 
 
 def _counts(retention: RetentionSettings) -> str:

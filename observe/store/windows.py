@@ -152,7 +152,7 @@ def _typed(parts: list[pl.DataFrame], schema: Mapping[str, pl.DataType], keys: i
     """The parts as one frame of the schema, sorted by its first `keys` columns."""
     if not parts:
         return pl.DataFrame(schema=schema)
-    frame = pl.concat([part.select(list(schema)).cast(dict(schema)) for part in parts])
+    frame = pl.concat([part.select(list(schema)).cast(pl.Schema(schema)) for part in parts])
     return frame.sort(list(schema)[:keys])
 
 

@@ -21,7 +21,8 @@ def main(command: str, url: str, *rest: str) -> str:
             base_ns = int(rest[0])
             for offset in range(int(rest[1])):
                 store.insert(batch("otlp_spans", 0, offset, request([Span("child")], base_ns)), 1)
-                print(offset, flush=True)
+                sys.stdout.write(f"{offset}\n")
+                sys.stdout.flush()
             time.sleep(60)
         return ""
     except ObserveError as error:
@@ -29,4 +30,4 @@ def main(command: str, url: str, *rest: str) -> str:
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    sys.stdout.write(main(*sys.argv[1:]) + "\n")

@@ -74,7 +74,7 @@ def test_a_killed_owner_loses_nothing_and_doubles_nothing(here: Path) -> None:
     assert first.stdout is not None
     assert [first.stdout.readline().strip() for _ in range(4)] == ["0", "1", "2", "3"]
     first.kill()
-    first.wait()
+    first.communicate()
     store = ClickHouseStore(url)
     assert store.migrate() == []
     for offset in range(6):

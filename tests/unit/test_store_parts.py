@@ -7,6 +7,7 @@ import re
 import numpy as np
 import polars as pl
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from observe.store import otlp, rollups
 from observe.store.connect import target, translated
 from observe.store.migrate import RETENTION, migrations
 from observe.store.rollups import LOOKBACK_S, REACH_S, SLACK_S, Reach
-from observe.types import SIGNALS
+from observe.types import SIGNALS, Signal
 from tests.fixtures.records import batch
 
 COUNTS = {"window_s": pl.Int64, "spans": pl.Int64, "duration_max_ns": pl.Int64}
@@ -27,10 +28,10 @@ def counts(*rows: tuple[int, int, float]) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_every_field_of_the_schema_is_a_column(signal: str) -> None:
-    text = otlp.columns(signal)  # type: ignore[arg-type]
+def test_every_field_of_the_schema_is_a_column(signal: Signal) -> None:
+    text = otlp.columns(signal)
     assert text.count("(") == text.count(")")
-    fields = set(re.findall(r"^\s*(?:repeated )?\w+ (\w+) = \d+;$", otlp.proto(signal), re.MULTILINE))  # type: ignore[arg-type]
+    fields = set(re.findall(r"^\s*(?:repeated )?\w+ (\w+) = \d+;$", otlp.proto(signal), re.MULTILINE))
     assert {f for f in fields if not re.search(rf"\b{f} ", text) and f"'{f}'" not in text} == set()
 
 
@@ -88,15 +89,11 @@ def test_a_store_url_names_server_and_database() -> None:
     [(444, BadRecord), (241, Unavailable), (252, Unavailable), (516, Misconfigured), (9999, Unavailable)],
 )
 def test_an_error_of_an_insert_says_what_to_do(code: int, ours: type[Exception]) -> None:
-    from clickhouse_connect.driver.exceptions import DatabaseError
-
     with pytest.raises(ours, match=str(code)), translated(inserting=True):
         raise DatabaseError(f"Code: {code}. DB::Exception: …", code=code)
 
 
 def test_a_wrong_query_stays_what_it_is() -> None:
-    from clickhouse_connect.driver.exceptions import DatabaseError
-
     with pytest.raises(DatabaseError), translated():
         raise DatabaseError("Code: 47. DB::Exception: unknown identifier", code=47)
 
