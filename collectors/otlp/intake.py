@@ -53,7 +53,7 @@ class Intake:
     async def take(self, signal: Signal, body: bytes, lease: Lease, *, json: bool = False) -> Outcome:
         """Raises BadRecord (also TooLarge) or Unavailable. Parts of a request that had to be split go one after the
         other, so that a large request does not fill the stream's buffer. Where a later part fails, the earlier ones are
-        on the stream already, and a sender that tries again sends those twice (at least once)."""
+        on the stream already; a stream that remembers digests (local) keeps them once when the sender tries again."""
         if json or len(body) > INLINE_BYTES:
             loop = asyncio.get_running_loop()
             checked = await loop.run_in_executor(self._workers, self._check, signal, body, json)
@@ -80,7 +80,9 @@ class Intake:
         return Checked(((body, items),) if items else ())
 
     def _send(self, signal: Signal, value: bytes, items: int, lease: Lease) -> Future[None]:
-        future = self._producer.send(TOPICS[signal], value, headers=otlp.items_header(items))
+        future = self._producer.send(
+            TOPICS[signal], value, headers=otlp.items_header(items) | otlp.digest_header(value)
+        )
         lease.hold()
         future.add_done_callback(lambda _: lease.drop())
         return future

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from observe.stream.local.database import connect, transaction, translated
+from observe.stream.otlp import DIGEST_HEADER
 from observe.types import DEAD_LETTERS, TOPICS, Record
 
 OFFSET_BITS = 52
@@ -20,8 +21,13 @@ CREATE TABLE IF NOT EXISTS partitions (
   UNIQUE (topic, partition));
 CREATE TABLE IF NOT EXISTS records (
   seq INTEGER PRIMARY KEY, timestamp_ms INTEGER NOT NULL, items_before INTEGER NOT NULL, bytes_before INTEGER NOT NULL,
-  key BLOB, headers TEXT, value BLOB NOT NULL)
+  key BLOB, headers TEXT, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS digests (
+  topic TEXT NOT NULL, digest BLOB NOT NULL, timestamp_ms INTEGER NOT NULL, PRIMARY KEY (topic, digest)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS digests_by_time ON digests (timestamp_ms)
 """
+REPEATS_MS = 15 * 60_000
+"""A sender that got no answer tries again for minutes (a Collector for five): digests are remembered for longer."""
 
 
 class Entry(NamedTuple):
@@ -94,8 +100,12 @@ class Log:
         return [Extent(*row) for row in rows]
 
     def append(self, entries: Sequence[Entry], now_ms: int) -> None:
-        """Adds the entries in their order, all or none; they are on disk when it returns."""
+        """Adds the entries in their order, all or none; they are on disk when it returns.
+
+        An entry whose digest is known is there already: its sender got no answer and tried again.
+        """
         with translated(self.file), transaction(self._connection):
+            entries = [entry for entry in entries if self._is_new(entry, now_ms)]
             totals = {(e.topic, e.partition): [e.id, e.end, e.items, e.bytes] for e in self.extents()}
             rows = []
             for entry in entries:
@@ -109,6 +119,20 @@ class Log:
             self._connection.executemany(
                 "UPDATE partitions SET end = ?2, items = ?3, bytes = ?4 WHERE id = ?1", list(totals.values())
             )
+
+    def _is_new(self, entry: Entry, now_ms: int) -> bool:
+        digest = next((value for name, value in entry.headers if name == DIGEST_HEADER), None)
+        if digest is None:
+            return True
+        added = self._connection.execute(
+            "INSERT OR IGNORE INTO digests VALUES (?, ?, ?)", (entry.topic, digest, now_ms)
+        )
+        return added.rowcount == 1
+
+    def forget_digests(self, now_ms: int) -> None:
+        """Drops the digests that no sender will repeat any more."""
+        with translated(self.file), transaction(self._connection):
+            self._connection.execute("DELETE FROM digests WHERE timestamp_ms < ?", (now_ms - REPEATS_MS,))
 
     def head(self, extent: Extent, offset: int) -> Head:
         """Where the record at `offset` stands; at or past the end, the totals of the partition and time 0."""

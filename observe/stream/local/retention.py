@@ -25,6 +25,7 @@ def pending_bytes(log: Log, groups: Groups) -> int:
 def prune(log: Log, groups: Groups, settings: LocalSettings) -> None:
     """Drops records that all groups have committed and that are too old, or, oldest first, too many."""
     now_ms = _now_ms()
+    log.forget_digests(now_ms)
     settled = groups.settled(now_ms)
     floors = {extent.id: _floor(extent, settled) for extent in log.extents()}
     for extent in log.extents():
