@@ -25,7 +25,8 @@ HISTORY = {
 def show() -> None:
     """The newest readings, and their history."""
     st.title("GPUs")
-    guarded(_now)
+    client().health()  # one notice for the whole page where the API is away
+    _now()
     st.subheader("History")
     what = st.segmented_control("Reading", list(HISTORY), default="SM clock", required=True)
     span = pick("15 min")
@@ -41,6 +42,10 @@ def show() -> None:
 
 @st.fragment(run_every=REFRESH_S)
 def _now() -> None:
+    guarded(_cards)  # within the fragment: what it raises does not reach the page
+
+
+def _cards() -> None:
     found = client().gpus()
     if not found:
         st.info("No GPU sent readings in the last two minutes.", icon=":material/sensors_off:")

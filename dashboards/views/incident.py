@@ -43,7 +43,7 @@ def show() -> None:
     body()
     traces = [trace for cause in incident["causes"] for trace in cause["exemplar_trace_ids"]]
     if traces:
-        guarded(lambda: _example(list(dict.fromkeys(traces))))
+        _example(list(dict.fromkeys(traces)))
 
 
 def _incident(incident: Json) -> None:

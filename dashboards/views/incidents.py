@@ -22,14 +22,20 @@ def show() -> None:
         if page in st.query_params:
             pages.go(page, **{page: st.query_params[page]})
     st.title("Incidents")
-    guarded(_open)
+    client().health()  # one notice for the whole page where the API is away
+    _open()
     st.subheader("Resolved")
     hours = PAST_HOURS[str(st.segmented_control("In the last", list(PAST_HOURS), default="24 h", required=True))]
-    guarded(lambda: _resolved(hours))
+    _resolved(hours)
 
 
 @st.fragment(run_every=REFRESH_S)
 def _open() -> None:
+    # Within the fragment: what it raises does not reach the page.
+    guarded(_open_incidents)
+
+
+def _open_incidents() -> None:
     now_ns = time.time_ns()
     found = [i for i in client().incidents(from_ns=now_ns - HOUR_NS) if i["state"] != "resolved"]
     st.caption(f"As of {moment(_now(now_ns))}, refreshed every {REFRESH_S} s")
