@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from observe.bench.fleet import Fleet, generate
 from observe.bench.fleet_plan import FAULTS
-from observe.frames import Frames
 from observe.interfaces import Store
 from observe.pipeline import replay
 from observe.settings import Settings
@@ -29,21 +31,18 @@ from tests.benchmarks.reference_frames import frames_of
 START_NS = 1_790_000_000_000_000_000 // WINDOW_NS * WINDOW_NS
 GRACE_NS = 120_000_000_000
 BATCH_BYTES = 8 * 2**20
-Read = Callable[[int, int], Frames]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    kinds = options.kinds.split(",") if options.kinds else None
     seeds = options.seeds or range(options.first, options.first + options.count)
-    settings = Settings()
     cases = []
-    for seed in seeds:
-        kind = kinds[seed % len(kinds)] if kinds else None
-        start_ns = START_NS if options.without_store else _recently(options.minutes)
-        fleet = generate(seed, options.minutes, start_ns=start_ns, kind=kind)
-        cases.append(_case(fleet, settings, without_store=options.without_store, verbose=options.verbose))
-        print(json.dumps(cases[-1], ensure_ascii=False), flush=True)
+    # A process a case: chDB keeps to the first folder that a process gave it.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
+        for case in pool.map(partial(_case, options=options), seeds):
+            cases.append(case)
+            print(json.dumps(case, ensure_ascii=False), flush=True)
     print(json.dumps(totals(cases)), flush=True)
     return 0
 
@@ -55,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="*", help="these seeds instead")
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--kinds", default="", help=f"comma-separated, of {', '.join(FAULTS)}; default: in turn")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--without-store", action="store_true")
     parser.add_argument("--verbose", action="store_true", help="all incidents with their causes and evidence")
     return parser
@@ -65,20 +65,25 @@ def _recently(minutes: float) -> int:
     return (time.time_ns() - int((minutes + 30) * 60e9)) // WINDOW_NS * WINDOW_NS
 
 
-def _case(fleet: Fleet, settings: Settings, *, without_store: bool, verbose: bool) -> Json:
+def _case(seed: int, options: argparse.Namespace) -> Json:
+    kinds = options.kinds.split(",") if options.kinds else None
+    start_ns = START_NS if options.without_store else _recently(options.minutes)
+    fleet = generate(seed, options.minutes, start_ns=start_ns, kind=kinds[seed % len(kinds)] if kinds else None)
+    settings = Settings()
     started = time.perf_counter()
-    if without_store:
+    if options.without_store:
         frames = frames_of(fleet)
         loaded = time.perf_counter()
         incidents = replay(frames.between, fleet.start_ns, fleet.end_ns, settings)
     else:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             store = _stored(fleet, Path(folder))
             loaded = time.perf_counter()
             incidents = replay(store.frames, fleet.start_ns, fleet.end_ns, settings)
             store.close()
     times = {"load_s": round(loaded - started, 1), "replay_s": round(time.perf_counter() - loaded, 1)}
-    return judged(fleet, incidents) | times | ({"incidents": [_told(i, fleet) for i in incidents]} if verbose else {})
+    told = {"incidents": [_told(i, fleet) for i in incidents]} if options.verbose else {}
+    return judged(fleet, incidents) | times | told
 
 
 def _stored(fleet: Fleet, folder: Path) -> Store:
