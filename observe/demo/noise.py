@@ -61,7 +61,7 @@ PROMPT_TOKENS = Quantiles((0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1), (60, 310, 520
 OUTPUT_TOKENS = Quantiles((0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1), (3, 9, 16, 26, 40, 54, 80, 96))
 
 
-def arrivals(rate_per_s: float, rng: random.Random, shape: float = 10.0, hold_s: float = 5.0) -> Iterator[float]:
+def arrivals(rate_per_s: float, rng: random.Random, shape: float = 25.0, hold_s: float = 5.0) -> Iterator[float]:
     """Times of requests in seconds from 0 on, without end.
 
     Users come in waves: a Poisson process whose rate is drawn anew from a gamma distribution (mean `rate_per_s`,
