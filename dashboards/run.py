@@ -31,7 +31,7 @@ def command(address: str, api_url: str) -> list[str]:
         "theme.dark.primaryColor": "#56B4E9",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", api_url]
+    return [sys.executable, "-m", "dashboards", "run", str(APP), *flags, "--", api_url]
 
 
 def api_url() -> str:
