@@ -345,6 +345,21 @@ def bench_ingest(spans: int, stream: str | None, store: str | None, servers: tup
     return 0
 
 
+@bench.command(name="diagnose")
+@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@as_json
+def bench_diagnose(data: Path, as_json: bool) -> int:
+    """Root causes of the labelled cases in a folder: ranked services, and how often they are right."""
+    from observe.bench import diagnose
+
+    result = diagnose.diagnose(data, progress=_count("cases"))
+    if as_json:
+        _print(result)
+    else:
+        click.echo(diagnose.text(result))
+    return 0
+
+
 # ── help for the above ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -369,6 +384,13 @@ def _time(text: str, option: str) -> int:
         return from_rfc3339(text)
     except BadRecord as error:
         raise click.UsageError(f"{option}: {error}") from error
+
+
+def _count(what: str) -> Callable[[int], None]:
+    """A running number on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda done: None
+    return lambda done: click.echo(f"\r{done} {what} ", err=True, nl=False)
 
 
 def _progress() -> Callable[[float], None]:
