@@ -102,9 +102,9 @@ class Traffic:
         work, failed = self._own(index, operation, start, instance)
         t = start + work * operation.shares[0]
         if operation.internal:
-            self._record(
-                Site("internal", f"prepare {operation.name}", index), instance, request, start, t, failed, span
-            )
+            # A copy: what fails further down is not this span's failure.
+            site = Site("internal", f"prepare {operation.name}", index)
+            self._record(site, instance, request, start, t, failed.copy(), span)
         alive = ~failed
         for group, share in zip(operation.groups, operation.shares[1:], strict=True):
             ends = t.copy()

@@ -110,6 +110,16 @@ def test_the_fault_is_where_the_truth_says_and_when(kind: str) -> None:
     assert places & (set(truth.services) | callers)
 
 
+def test_only_calls_that_fail_carry_a_failure_upwards() -> None:
+    case = fleet(7, "crash")
+    traffic = Traffic(case.plan, case.fault, MINUTES, np.random.default_rng([case.seed, 3]))
+    for _, groups in traffic.chunks():
+        own = [g for g in groups if g.site.kind == "internal"]
+        assert own
+        for group in own:
+            assert group.failed.mean() < 0.05, "the crash is another's"
+
+
 def test_a_fleet_without_a_fault_has_no_truth() -> None:
     truth = fleet(5, "none").truth
     assert (truth.services, truth.resources, truth.start_ns) == ((), (), 0)
