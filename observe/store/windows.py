@@ -6,12 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-import numpy as np
 import polars as pl
 
 from observe import frames
 from observe.frames import Frames
-from observe.store.rollups import LOOKBACK_S, QUIET_S, SLACK_S, WINDOW_S, Reach, sql
+from observe.store.rollups import LOOKBACK_S, QUIET_S, SLACK_S, WINDOW_S, Ints, Reach, sql
 from observe.types import WINDOW_NS
 
 SETTLE_BACK_S = 3 * 3600
@@ -53,6 +52,16 @@ SELECT toInt64(toUnixTimestamp(Window)) AS window_s, max(Version) AS version, ar
 FROM settled
 WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
 GROUP BY Window
+"""
+
+KEPT = """
+SELECT {columns} FROM {table}
+WHERE Window >= toDateTime({{from:UInt32}}, 'UTC') AND Window < toDateTime({{to:UInt32}}, 'UTC')
+    AND (Window, Version) IN (
+        SELECT Window, max(Version) FROM settled
+        WHERE Window >= toDateTime({{from:UInt32}}, 'UTC') AND Window < toDateTime({{to:UInt32}}, 'UTC')
+        GROUP BY Window
+    )
 """
 
 SERVICE_WINDOWS = f"""
@@ -128,24 +137,15 @@ def _joined(
     """Rows of a rollup that needs joins: kept ones of the good windows, computed ones of the others."""
     parts = []
     if not good.is_empty():
-        where = "Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')"
-        kept = db.query(
-            f"SELECT {columns} FROM {table} WHERE {where} AND Version IN {{versions:Array(UInt64)}} "
-            "AND (toInt64(toUnixTimestamp(Window)), Version) IN "
-            "(SELECT arrayJoin(arrayZip({windows:Array(Int64)}, {pairs:Array(UInt64)})))",
-            {
-                **span,
-                "versions": good["version"].unique().to_list(),
-                "windows": good["window_s"].to_list(),
-                "pairs": good["version"].to_list(),
-            },
-        )
-        parts.append(kept)
-    for chunk in fresh.chunks():
-        wanted = pl.Series((chunk.window_s * 1_000_000_000).astype(np.int64))
-        computed = db.query(f"SELECT {columns} FROM ({sql(table)})", chunk.parameters())
-        parts.append(computed.filter(pl.col("window_start_ns").is_in(wanted.implode())))
+        parts.append(_only(db.query(KEPT.format(columns=columns, table=table), span), good["window_s"].to_numpy()))
+    compute = f"SELECT {columns} FROM ({sql(table)})"
+    parts += [_only(db.query(compute, chunk.parameters()), chunk.window_s) for chunk in fresh.chunks()]
     return parts
+
+
+def _only(rows: pl.DataFrame, window_s: Ints) -> pl.DataFrame:
+    wanted = pl.Series("window_start_ns", window_s * 1_000_000_000, dtype=pl.Int64)
+    return rows.filter(pl.col("window_start_ns").is_in(wanted.implode()))
 
 
 def _typed(parts: list[pl.DataFrame], schema: Mapping[str, pl.DataType], keys: int) -> pl.DataFrame:
