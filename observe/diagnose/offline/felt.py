@@ -103,12 +103,12 @@ def _layer(moved: Shifts, layer: Ints, places: Places, pattern: Floats | None) -
 def _fits(own: Floats, amount: Floats, sure: Floats, places: Places) -> Floats:
     """1 where a service's own amount is all of the symptom's. Who adds more than arrived is not waited for. Where the
     symptom did not clearly move, amounts compare with the largest."""
-    relative = own / max(float(own.max(initial=0.0)), 1e-300)
+    relative: Floats = own / max(float(own.max(initial=0.0)), 1e-300)
     if places.symptom < 0 or amount[places.symptom] <= 0:
         return relative
-    share = own / amount[places.symptom]
+    share: Floats = own / amount[places.symptom]
     trust = float(sure[places.symptom])
-    return trust * np.where(share > 1, 1 / np.maximum(share, 1.0), share) + (1 - trust) * relative
+    return np.asarray(trust * np.where(share > 1, 1 / np.maximum(share, 1.0), share) + (1 - trust) * relative)
 
 
 def _pattern(moved: Shifts, places: Places) -> Floats | None:

@@ -46,7 +46,12 @@ def places(case: Case, moved: Shifts, pairs: set[tuple[str, str]]) -> Places:
     for caller, callee in edges:
         calls[at[caller], at[callee]] = caller != callee
     requests, up, down = _traffic(names, moved)
-    symptom = at.get(case.symptom_service, -1)
+    symptom = at.get(case.symptom_service, -1) if case.symptom_service else _entry(calls)
+    metric = case.symptom_metric or _loudest(names, symptom, moved)
+    reached = reach(calls, symptom) if symptom >= 0 else np.ones(len(names), dtype=np.bool_)
+    if symptom >= 0 and not calls.any():  # nobody knows the graph: the symptom may wait for anybody
+        reached[:] = True
+        calls[symptom] = np.arange(len(names)) != symptom
     weight = calls * requests[:, None]
     return Places(
         names,
@@ -55,11 +60,28 @@ def places(case: Case, moved: Shifts, pairs: set[tuple[str, str]]) -> Places:
         requests,
         up,
         down,
-        np.where(reach(calls, symptom), 1.0, UNREACHED) if symptom >= 0 else np.ones(len(names)),
+        np.where(reached, 1.0, UNREACHED),
         symptom,
-        kind_of(case.symptom_metric) if case.symptom_metric else "",
-        case.symptom_metric,
+        kind_of(metric) if metric else "",
+        metric,
     )
+
+
+def _entry(calls: NDArray[np.bool_]) -> int:
+    """Where users would notice, if nobody said: the service that nobody calls and that depends on the most; -1 where
+    two do, or none."""
+    tops = np.flatnonzero(calls.any(axis=1) & ~calls.any(axis=0))
+    below = [int(reach(calls, int(top)).sum()) for top in tops]
+    most = max(below, default=0)
+    return int(tops[below.index(most)]) if below.count(most) == 1 else -1
+
+
+def _loudest(names: NDArray[np.str_], symptom: int, moved: Shifts) -> str:
+    """The latency or failure metric of the symptom's service that rose most clearly."""
+    if symptom < 0:
+        return ""
+    felt = np.flatnonzero((moved.service == names[symptom]) & moved.of("latency", "success", "errors"))
+    return str(moved.metric[felt[np.argmax(moved.up[felt])]]) if len(felt) else ""
 
 
 def reach(calls: NDArray[np.bool_], start: int) -> NDArray[np.bool_]:

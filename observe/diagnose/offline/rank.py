@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from observe.diagnose.offline.case import Case
 from observe.diagnose.offline.felt import certainty, felt
+from observe.diagnose.offline.news import news
 from observe.diagnose.offline.places import Places, places
 from observe.diagnose.offline.shifts import Shifts, shifts
 from observe.diagnose.offline.stops import stops
-from observe.diagnose.offline.trees import called, trees
+from observe.diagnose.offline.trees import called, trees, with_leads
 from observe.diagnose.offline.waiting import waiting
 
 Floats = NDArray[np.float64]
 
-TRUST = {"waiting": 0.95, "stops": 0.9, "resource": 0.6, "own": 0.6, "any": 0.02}
+TRUST = {"waiting": 0.95, "stops": 0.9, "news": 0.5, "resource": 0.6, "own": 0.6, "any": 0.02}
 """How far each kind of evidence is believed at most. What is seen in requests themselves comes before what pods use."""
 BESIDE_SPANS = 0.2
 """Trust in `own` where there are spans: they measure the same, request by request."""
@@ -36,13 +37,14 @@ def rank(case: Case) -> Ranked:
     """Every service of the case's data, ranked. Evidence is joined by noisy-or: each kind alone may accuse
     (Pearl 1988, doi:10.1016/C2009-0-27609-4, ch. 4). Ties go by name."""
     before, after = trees(case.spans_before), trees(case.spans_after)
+    before, after = with_leads(before, before), with_leads(after, before)
     moved = shifts(case.metrics, case.inject_at_s)
     where = places(case, moved, called(before) | called(after))
     evidence = _from_metrics(moved, where)
     if before.height and after.height:
-        waits = waiting(before, after, where.names)
-        evidence["waiting"] = waits.share() * waits.certainty
+        evidence["waiting"] = waiting(before, after, where.names)
         evidence["stops"] = stops(before, after, where.names)
+        evidence["news"] = news(before, after, where.names)
     trust = TRUST | ({"own": BESIDE_SPANS} if "waiting" in evidence else {})
     score = 1 - np.prod([1 - trust[kind] * value for kind, value in evidence.items()], axis=0)
     order = np.lexsort((where.names, -score))

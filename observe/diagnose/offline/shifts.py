@@ -55,7 +55,7 @@ def shifts(metrics: pl.DataFrame, inject_at_s: float) -> Shifts:
         .with_columns(series=pl.struct("service", "metric").rank("dense"))
         .sort("time_s", "series")
     )
-    names = wide.unique("series").sort("series")
+    names = wide.unique("series").sort("series").select("service", "metric")
     times, at = np.unique(wide["time_s"].to_numpy(), return_inverse=True)
     values = np.full((len(times), names.height), np.nan)
     values[at, wide["series"].to_numpy().astype(np.int64) - 1] = wide["value"].to_numpy()
@@ -99,6 +99,9 @@ def _moved(
     values: Floats, is_after: NDArray[np.bool_], kind: NDArray[np.str_]
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     before, after = values[~is_after], values[is_after]
+    if not values.shape[1]:
+        nothing = np.zeros(0)
+        return nothing, nothing, nothing, nothing, nothing
     length = max(1, min(len(after), len(before) // STRETCHES))
     high0, low0 = _levels(before, length)
     high1, low1 = (np.median(level, axis=0) for level in _levels(after, length))

@@ -12,11 +12,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from observe.diagnose.offline.felt import certainty, surprise
-from observe.diagnose.offline.trees import outgoing
 
 Floats = NDArray[np.float64]
 
-SITE = ["service", "operation", "child_service", "child_operation"]
+CHILD = ["child_service", "child_operation", "leads"]
+SITE = ["service", "operation", *CHILD]
 LEAST = 0.05
 """A chance that rises by less than this is put down to another mix of requests."""
 TO_CALLEE = 0.6
@@ -28,8 +28,7 @@ INSIDE = 0.4
 def stops(before: pl.DataFrame, after: pl.DataFrame, names: NDArray[np.str_]) -> Floats:
     """0..1 per service: how certainly requests stop early because of it."""
     sites = _risen(_ends(before), _ends(after))
-    sites = sites.join(_targets(pl.concat([before, after])), on=["child_service", "child_operation"], how="left")
-    sites = _deepest(sites)
+    sites = _deepest(sites.join(_targets(before, after), on=CHILD, how="left", maintain_order="left"))
     blame = np.zeros(len(names))
     for where, part in (("service", 1 - pl.col("passed")), ("target", pl.col("passed"))):
         rows = sites.filter(pl.col(where).is_in(names.tolist()))
@@ -48,6 +47,7 @@ def _ends(tree: pl.DataFrame) -> pl.DataFrame:
             pl.col("parent_operation").alias("operation"),
             pl.col("service").alias("child_service"),
             pl.col("operation").alias("child_operation"),
+            "leads",
             last=pl.col("parent") != pl.col("parent").shift(-1, fill_value=-1),
         )
     )
@@ -56,6 +56,7 @@ def _ends(tree: pl.DataFrame) -> pl.DataFrame:
         "operation",
         pl.lit("").alias("child_service"),
         pl.lit("").alias("child_operation"),
+        pl.lit("").alias("leads"),
         last=pl.col("children") == 0,
     )
     return pl.concat([children, starts]).group_by(SITE).agg(n=pl.len(), ends=pl.col("last").sum())
@@ -74,35 +75,34 @@ def _risen(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     return sites.with_columns(sure=certainty(sites["z"].to_numpy()) * says / max(float(says.max(initial=0.0)), 1e-300))
 
 
-def _targets(tree: pl.DataFrame) -> pl.DataFrame:
+def _targets(*trees: pl.DataFrame) -> pl.DataFrame:
     """Whom a child stands for, and the part of the blame that is `passed` there: the service that it is, calls as a
     client span, or wraps the call of."""
-    clients = tree.filter(outgoing()).select(
-        "parent",
-        child_service="service",
-        child_operation="operation",
-        target="child_service",
-        passed=pl.lit(TO_CALLEE),
-    )
-    wrapped = (
-        tree.filter(pl.col("children") == 1)
-        .join(clients.select("parent", "target"), left_on="row", right_on="parent")
-        .select("parent", child_service="service", child_operation="operation", target="target", passed=pl.lit(INSIDE))
-    )
-    servers = tree.filter((pl.col("parent_service") != pl.col("service")).fill_null(False)).select(
-        "parent",
-        child_service="service",
-        child_operation="operation",
-        target="service",
-        passed=pl.lit(TO_CALLEE),
-    )
-    key = ["child_service", "child_operation"]
+    found = []
+    for tree in trees:
+        child = tree.select(
+            "row",
+            "parent",
+            "children",
+            "leads",
+            child_service="service",
+            child_operation="operation",
+            elsewhere=(pl.col("parent_service") != pl.col("service")).fill_null(False),
+        )
+        clients = child.filter(pl.col("leads") != "").with_columns(target="leads", passed=pl.lit(TO_CALLEE))
+        servers = child.filter("elsewhere").with_columns(target="child_service", passed=pl.lit(TO_CALLEE))
+        wrapped = (
+            child.filter(pl.col("children") == 1)
+            .join(clients.select("parent", "target"), left_on="row", right_on="parent")
+            .with_columns(passed=pl.lit(INSIDE))
+        )
+        found += [part.select(*CHILD, "target", "passed") for part in (clients, servers, wrapped)]
     return (
-        pl.concat([clients, wrapped, servers])
-        .group_by([*key, "target", "passed"])
+        pl.concat(found)
+        .group_by(*CHILD, "target", "passed")
         .agg(n=pl.len())
-        .sort([*key, "n", "passed", "target"], descending=[False, False, True, False, False])
-        .unique(key, keep="first", maintain_order=True)
+        .sort("n", "passed", "target", descending=[True, False, False])
+        .unique(CHILD, keep="first", maintain_order=True)
         .drop("n")
     )
 
@@ -110,11 +110,12 @@ def _targets(tree: pl.DataFrame) -> pl.DataFrame:
 def _deepest(sites: pl.DataFrame) -> pl.DataFrame:
     """A site is explained where the child, an inner function, stops early itself; where the target does, all blame
     goes there."""
-    key = ["child_service", "child_operation"]
     inner = sites.select(child_service="service", child_operation="operation").unique()
     below = sites.group_by(target="service").agg(below=pl.col("sure").max())
     elsewhere = (pl.col("target") != pl.col("service")).fill_null(False)
-    inside = sites.join(inner, on=key, how="semi").filter(pl.col("child_service") == pl.col("service"))
+    inside = sites.join(inner, on=["child_service", "child_operation"], how="semi").filter(
+        pl.col("child_service") == pl.col("service")
+    )
     return (
         sites.join(inside, on=SITE, how="anti")
         .join(below, on="target", how="left", maintain_order="left")

@@ -10,9 +10,10 @@ def trees(spans: pl.DataFrame) -> pl.DataFrame:
 
     Added: `row`, `parent` (row, null for roots and orphans), `parent_service`, `parent_operation`; of its children
     `children`, `child_service` (of the first), `child_us` (sum of durations); `self_us`: the time in which no child ran
-    (children that overlap count once: the union of intervals).
+    (children that overlap count once: the union of intervals). `trace` numbers the traces.
     """
     spans = spans.unique(["trace_id", "span_id"], keep="first", maintain_order=True).with_row_index("row")
+    spans = spans.with_columns(trace=pl.col("trace_id").rank("dense"))
     above = spans.select(
         "trace_id",
         pl.col("span_id").alias("parent_span_id"),
@@ -63,6 +64,29 @@ def outgoing() -> pl.Expr:
         (pl.col("children") == 1)
         & (pl.col("child_service") != pl.col("service"))
         & (pl.col("parent_service") == pl.col("service")).fill_null(False)
+    )
+
+
+def with_leads(tree: pl.DataFrame, usual: pl.DataFrame) -> pl.DataFrame:
+    """Adds `leads`: the service that a client span calls, else "".
+
+    A client span without a child (the callee is gone, or its span was lost) leads where spans of its name lead in
+    `usual`, if all of them lead to one service.
+    """
+    known = (
+        usual.filter(outgoing())
+        .group_by("service", "operation")
+        .agg(target=pl.col("child_service").first(), targets=pl.col("child_service").n_unique())
+        .filter(pl.col("targets") == 1)
+        .drop("targets")
+    )
+    lost = (pl.col("children") == 0) & (pl.col("parent_service") == pl.col("service"))
+    return (
+        tree.join(known, on=["service", "operation"], how="left", maintain_order="left")
+        .with_columns(
+            leads=pl.when(outgoing()).then("child_service").when(lost.fill_null(False)).then("target").fill_null("")
+        )
+        .drop("target")
     )
 
 
