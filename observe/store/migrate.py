@@ -56,8 +56,8 @@ def _columns(placeholder: re.Match[str]) -> str:
 def statements(text: str) -> list[str]:
     """The statements of a file: each ends with a semicolon at the end of a line.
 
-    >>> statements("SELECT 1; -- one\\nSELECT ';';\\n-- no more\\n")
-    ['SELECT 1; -- one\\nSELECT \\';\\'']
+    >>> statements("SELECT 1; SELECT 2;\\nSELECT 3;\\n-- no more\\n")
+    ['SELECT 1; SELECT 2', 'SELECT 3']
     """
     parts = (part.strip() for part in re.split(r";\s*$", text, flags=re.MULTILINE))
     return [part for part in parts if re.sub(r"^\s*--.*$", "", part, flags=re.MULTILINE).strip()]
