@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, TypeVar
 
 from observe import pipeline
-from observe.alert import Deliverer, notifiers_of
+from observe.alert import Deliverer, not_silenced, notifiers_of
 from observe.api import create_app, serve
 from observe.audit import audit
 from observe.errors import Misconfigured, Unavailable
@@ -336,8 +336,9 @@ def _watcher(process: Process, store: Store, settings: Settings) -> None:
     process.on_stop(deliverer.stop)
 
     def tell(incidents: Sequence[Incident], now_ns: int) -> None:
-        notified = store.notified([incident.id for incident in incidents])
-        deliverer.tell(incidents, notified, now_ns, settings.alert)
+        audible = not_silenced(incidents, store.silences(now_ns), now_ns)
+        notified = store.notified([incident.id for incident in audible])
+        deliverer.tell(audible, notified, now_ns, settings.alert)
 
     def run(stop: threading.Event) -> None:
         def wait_until(at_ns: int) -> bool:

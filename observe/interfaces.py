@@ -9,7 +9,7 @@ from typing import Protocol
 import polars as pl
 
 from observe.frames import Frames
-from observe.types import Alert, Batch, BatchLimits, Incident, Json, PartitionState
+from observe.types import Alert, Batch, BatchLimits, Incident, Json, PartitionState, Silence
 
 
 class Producer(Protocol):
@@ -125,6 +125,14 @@ class Store(Protocol):
         ...
 
     def save_notified(self, incident_id: str, receiver: str, version: int, /) -> None: ...
+
+    def silences(self, now_ns: int, /) -> list[Silence]:
+        """Those that have not ended at `now_ns`."""
+        ...
+
+    def save_silence(self, silence: Silence, now_ns: int, /) -> None:
+        """Adds one, or replaces the one with its id."""
+        ...
 
     def ledger(self) -> pl.DataFrame:
         """One row per topic and partition: accepted, stored (counted from the rows themselves), rejected, and gaps or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -207,6 +208,20 @@ class Incident:
     ruled_out: tuple[RuledOut, ...] = ()
     impact: Impact = field(default_factory=lambda: Impact((), 0))
     fired_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nobody is told about incidents whose service matches, from `created_ns` until `ends_ns`."""
+
+    id: str
+    service: str  # shell pattern
+    comment: str
+    created_ns: int
+    ends_ns: int
+
+    def covers(self, service: str, now_ns: int) -> bool:
+        return self.created_ns <= now_ns < self.ends_ns and fnmatch.fnmatchcase(service, self.service)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 `step` and `alerts_due` decide, `abnormal` tells detection what to leave out, `Deliverer` brings alerts to receivers.
 """
 
-from observe.alert.decide import alerts_due
+from observe.alert.decide import alerts_due, not_silenced
 from observe.alert.deliver import Deliverer
 from observe.alert.intervals import abnormal
 from observe.alert.lifecycle import step
 from observe.alert.webhooks import notifiers_of
 
-__all__ = ["Deliverer", "abnormal", "alerts_due", "notifiers_of", "step"]
+__all__ = ["Deliverer", "abnormal", "alerts_due", "not_silenced", "notifiers_of", "step"]

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from observe.settings import AlertSettings, WebhookSettings
-from observe.types import Alert, Incident, Severity, State
+from observe.types import Alert, Incident, Severity, Silence, State
 
 Reason = Literal["first", "cause_changed", "severity_changed", "resolved", "repeat"]
 
@@ -25,6 +25,17 @@ class Sent:
 
     at_ns: int
     severity: Severity
+
+
+def not_silenced(incidents: Iterable[Incident], silences: Sequence[Silence], now_ns: int) -> list[Incident]:
+    """The incidents of which people are to be told: a silence covers the service to look at, or all that suffer."""
+
+    def quiet(incident: Incident) -> bool:
+        named = {cause.service for cause in incident.causes[:1] if cause.service}
+        services = named or {symptom.service for symptom in incident.symptoms}
+        return bool(services) and all(any(s.covers(service, now_ns) for s in silences) for service in services)
+
+    return [incident for incident in incidents if not quiet(incident)]
 
 
 def alerts_due(

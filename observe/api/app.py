@@ -14,7 +14,6 @@ from observe.api import incidents, operate, signals
 from observe.api.models import Problem
 from observe.api.problems import install
 from observe.interfaces import Store
-from observe.silences import Silences
 from observe.store.read import Reader
 from observe.telemetry import REGISTRY
 from observe.types import Json
@@ -31,7 +30,6 @@ def create_app(
     audit: Callable[[], Json],
     replay: Callable[[int, int], Json],
     health: Callable[[], Json] = dict,
-    silences: Silences | None = None,
     clock: Callable[[], int] = time.time_ns,
 ) -> FastAPI:
     """The API over one store.
@@ -55,7 +53,7 @@ def create_app(
     app.middleware("http")(_careful)
     app.include_router(incidents.router(reader, store, clock), prefix=PREFIX)
     app.include_router(signals.router(reader, clock), prefix=PREFIX)
-    app.include_router(operate.router(reader, audit, replay, health, silences or Silences(), clock), prefix=PREFIX)
+    app.include_router(operate.router(reader, audit, replay, health, store, clock), prefix=PREFIX)
     app.get("/metrics", include_in_schema=False)(_prometheus)
     return app
 

@@ -13,7 +13,8 @@ from observe.api import models
 from observe.api.parameters import MAX_ROWS_RANGE_S, Range, ReplayBody, SilenceBody
 from observe.api.problems import NotFound
 from observe.errors import BadRecord, Unavailable
-from observe.silences import Silences
+from observe.interfaces import Store
+from observe.silences import add, end, silence_json
 from observe.store.read import Reader
 from observe.types import Json
 
@@ -25,7 +26,7 @@ def router(
     audit: Callable[[], Json],
     replay: Callable[[int, int], Json],
     health: Callable[[], Json],
-    silences: Silences,
+    store: Store,
     clock: Callable[[], int],
 ) -> APIRouter:
     """`health`, `audit`, `replay`, `silences`."""
@@ -58,19 +59,19 @@ def router(
     @routes.get("/silences", response_model=models.Silences)
     def silenced() -> Json:
         """Silences that have not ended."""
-        return {"silences": [s.json() for s in silences.active(clock())]}
+        return {"silences": [silence_json(s) for s in store.silences(clock())]}
 
     @routes.post("/silences", response_model=models.Silence, status_code=201)
     def silence(body: Annotated[SilenceBody, Body()]) -> Json:
         """Keeps the webhooks quiet about a service until a time."""
         if body.ends_at <= clock():
             raise BadRecord("ends_at: must lie in the future")
-        return silences.add(body.service, body.comment, clock(), body.ends_at).json()
+        return silence_json(add(store, body.service, body.comment, clock(), body.ends_at))
 
     @routes.delete("/silences/{silence_id}", status_code=204, response_class=Response)
     def end_silence(silence_id: str) -> None:
         """Ends a silence now."""
-        if not silences.remove(silence_id):
+        if not end(store, silence_id, clock()):
             raise NotFound(f"silence {silence_id!r}: there is none with this id")
 
     return routes

@@ -10,9 +10,9 @@ import polars as pl
 
 from observe.frames import Frames
 from observe.settings import RetentionSettings
-from observe.store import incidents, ledger, migrate, otlp, windows
+from observe.store import incidents, ledger, migrate, otlp, silences, windows
 from observe.store.connect import Pool, translated
-from observe.types import TOPICS, Batch, Incident, Signal
+from observe.types import TOPICS, Batch, Incident, Signal, Silence
 
 FUTURE_NS = 3600 * 1_000_000_000
 """A clock may run ahead by this much; later time stamps are taken for wrong."""
@@ -95,6 +95,12 @@ class ClickHouseStore:
 
     def save_notified(self, incident_id: str, receiver: str, version: int, /) -> None:
         incidents.save_notified(self, incident_id, receiver, version)
+
+    def silences(self, now_ns: int, /) -> list[Silence]:
+        return silences.active(self, now_ns)
+
+    def save_silence(self, silence: Silence, now_ns: int, /) -> None:
+        silences.save(self, silence, now_ns)
 
     def ledger(self) -> pl.DataFrame:
         return ledger.read(self, self._retention)

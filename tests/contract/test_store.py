@@ -8,6 +8,7 @@ import threading
 import time
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -17,7 +18,7 @@ from observe.errors import BadRecord
 from observe.frames import EDGE_WINDOWS, GAUGE_WINDOWS, SELF_WINDOWS, SERVICE_WINDOWS, Frames
 from observe.settings import RetentionSettings
 from observe.store import ClickHouseStore
-from observe.types import WINDOW_NS, Impact, Incident, Severity, State
+from observe.types import WINDOW_NS, Impact, Incident, Severity, Silence, State
 from tests.fixtures.records import (
     CLIENT,
     CONSUMER,
@@ -498,6 +499,15 @@ def test_incidents_come_back_as_they_were_saved(store: ClickHouseStore, place: i
     assert closed in store.incidents(state="resolved")
     assert store.incidents(from_ns=base_ns + 40 * SECOND, to_ns=base_ns + 90 * SECOND) == [second]
     store.save_incidents([])
+
+
+def test_silences_end_and_can_be_ended(store: ClickHouseStore, place: int) -> None:
+    silence = Silence(f"s{place}", f"llm{place}*", "deploy", 1_000, 5_000)
+    store.save_silence(silence, 1_000)
+    assert [s for s in store.silences(2_000) if s.id == silence.id] == [silence]
+    assert [s for s in store.silences(5_000) if s.id == silence.id] == []
+    store.save_silence(replace(silence, ends_ns=3_000), 3_000)
+    assert [s for s in store.silences(3_000) if s.id == silence.id] == []
 
 
 def test_what_was_notified_is_remembered(store: ClickHouseStore, place: int) -> None:
