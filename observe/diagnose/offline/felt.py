@@ -46,7 +46,11 @@ def surprise(z: Floats) -> Floats:
 
 def certainty(z: Floats) -> Floats:
     """0..1: one half a little above CLEAR."""
-    return np.asarray(surprise(z) / (1 + surprise(z)))
+    return _sure(surprise(z))
+
+
+def _sure(clear: Floats) -> Floats:
+    return np.asarray(clear / (1 + clear))
 
 
 def felt(moved: Shifts, places: Places) -> Felt:
@@ -87,27 +91,31 @@ def _layer(moved: Shifts, layer: Ints, places: Places, pattern: Floats | None) -
     """One metric of all services: the part of the symptom's rise that is each service's own."""
     size = len(places.names)
     where = places.index(moved.service[layer])
-    rise, sure, alike = np.zeros(size), np.zeros(size), np.ones(size)
+    rise, clear, alike = np.zeros(size), np.zeros(size), np.ones(size)
     rise[where] = np.maximum(moved.after_high[layer] - moved.before[layer], 0.0)
-    sure[where] = certainty(moved.up[layer])
+    clear[where] = surprise(moved.up[layer])
     if pattern is not None:
         alike[where] = _alike(moved, layer, pattern)
-    amount = rise * places.requests
+    amount = rise * (1.0 if str(moved.kind[layer[0]]) == "errors" else places.requests)
     own = np.maximum(amount - places.passed_on @ amount, 0.0)
     weight = 1.0
     if places.symptom_kind and (str(moved.kind[layer[0]]) == "latency") != (places.symptom_kind == "latency"):
-        weight = float(sure[places.symptom])
-    return np.asarray(weight * sure * alike * _fits(own, amount, sure, places) * places.reached)
+        weight = float(_sure(clear)[places.symptom])
+    clearest = clear / max(float(clear.max(initial=0.0)), 1e-300)
+    return np.asarray(weight * _sure(clear) * clearest * alike * _fits(own, amount, clear, places) * places.reached)
 
 
-def _fits(own: Floats, amount: Floats, sure: Floats, places: Places) -> Floats:
+def _fits(own: Floats, amount: Floats, clear: Floats, places: Places) -> Floats:
     """1 where a service's own amount is all of the symptom's. Who adds more than arrived is not waited for. Where the
-    symptom did not clearly move, amounts compare with the largest."""
+    symptom did not clearly move, amounts compare with the largest; where no graph says what was passed on, they say
+    nothing."""
+    if not places.calls.any():
+        return np.ones(len(own))
     relative: Floats = own / max(float(own.max(initial=0.0)), 1e-300)
     if places.symptom < 0 or amount[places.symptom] <= 0:
         return relative
     share: Floats = own / amount[places.symptom]
-    trust = float(sure[places.symptom])
+    trust = float(_sure(clear)[places.symptom])
     return np.asarray(trust * np.where(share > 1, 1 / np.maximum(share, 1.0), share) + (1 - trust) * relative)
 
 

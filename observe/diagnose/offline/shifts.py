@@ -65,7 +65,9 @@ def shifts(metrics: pl.DataFrame, inject_at_s: float) -> Shifts:
     names, values = names.filter(pl.Series(seen)), values[:, seen]
     kind = np.array([kind_of(m) for m in names["metric"].to_list()], dtype=np.str_)
     values = _filled(_as_failures(values, kind), is_after)
-    before, after_high, after_low, up, down = _moved(values, is_after, kind)
+    before, after_high, after_low, up, down = _moved(
+        values, is_after, kind, _requests(values[~is_after], kind, names["service"])
+    )
     return Shifts(
         service=names["service"].to_numpy().astype(np.str_),
         metric=names["metric"].to_numpy().astype(np.str_),
@@ -95,8 +97,15 @@ def _filled(values: Floats, is_after: NDArray[np.bool_]) -> Floats:
     return np.where(np.isfinite(values), values, usual)
 
 
+def _requests(before: Floats, kind: NDArray[np.str_], service: pl.Series) -> Floats:
+    """Usual requests per step of each series' service, inf where unknown: less than one failed request is no shift."""
+    usual = np.median(before, axis=0) if before.shape[1] else np.zeros(0)
+    table = pl.DataFrame({"service": service, "requests": np.where(kind == "traffic", usual, np.nan)}).fill_nan(None)
+    return table.select(pl.col("requests").max().over("service").fill_null(np.inf)).to_series().to_numpy()
+
+
 def _moved(
-    values: Floats, is_after: NDArray[np.bool_], kind: NDArray[np.str_]
+    values: Floats, is_after: NDArray[np.bool_], kind: NDArray[np.str_], requests: Floats
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     before, after = values[~is_after], values[is_after]
     if not values.shape[1]:
@@ -107,7 +116,8 @@ def _moved(
     high1, low1 = (np.median(level, axis=0) for level in _levels(after, length))
     usual = np.median(before, axis=0)
     largest = np.abs(values).max(axis=0, initial=0.0)
-    floor = np.where(kind == "success", SMALLEST_FAILURES, SMALLEST * np.where(usual != 0, np.abs(usual), largest))
+    floor = SMALLEST * np.where(usual != 0, np.abs(usual), largest)
+    floor = np.where(kind == "success", np.maximum(SMALLEST_FAILURES, 1 / np.maximum(requests, 1.0)), floor)
     up = (high1 - np.median(high0, axis=0)) / _spread(high0, floor)
     down = (np.median(low0, axis=0) - low1) / _spread(low0, floor)
     return usual, high1, low1, up, down
