@@ -54,9 +54,9 @@ class LocalSettings(Section):
 
 class WriterSettings(Section):
     group: str = Field("observe-writer", description="consumer group of the writers")
-    batch_max_bytes: int = Field(8 * 2**20, ge=1024, description="an insert holds at most this much")
+    batch_max_bytes: int = Field(32 * 2**20, ge=1024, description="an insert holds at most this much")
     batch_max_records: int = Field(10_000, ge=1, description="and this many records")
-    batch_max_age_s: float = Field(1.0, gt=0, description="and waits at most this long for more")
+    batch_max_age_s: float = Field(2.0, gt=0, description="and waits at most this long for more")
 
 
 class RetentionSettings(Section):

@@ -1,5 +1,6 @@
 """The order of work in `watch` and `replay`, with a store double and a look that is told what to find."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -45,20 +46,6 @@ class Store:
         self.saved += incidents
 
 
-def run_watch(monkeypatch, store, look, looks: int):
-    monkeypatch.setattr(pipeline, "look", look)
-    at, told = [1_000_000 * SECOND], []
-
-    def wait_until(at_ns):
-        at[0] = at_ns
-        return len(told) + store.away < looks and at_ns < (1_000_000 + looks * 30) * SECOND
-
-    pipeline.watch(
-        store, lambda i, now: told.append((now, list(i))), SETTINGS, clock=lambda: at[0], wait_until=wait_until
-    )
-    return told
-
-
 def test_an_incident_is_saved_before_anybody_is_told(monkeypatch):
     store = Store()
     seen = []
@@ -85,8 +72,13 @@ def test_a_store_that_is_away_is_asked_again_and_open_incidents_are_restored(mon
         known_at_look.append([i.id for i in known])
         return []
 
-    told = run_watch(monkeypatch, store, look, looks=2)
-    assert len(told) == 2
+    monkeypatch.setattr(pipeline, "look", look)
+    told = []
+    steps = iter([True] * 4 + [False])
+    pipeline.watch(
+        store, lambda i, now: told.append(now), SETTINGS, clock=lambda: 10**18, wait_until=lambda at: next(steps)
+    )
+    assert len(told) == 2  # of four looks, two found the store away
     assert known_at_look == [["old"], ["old"]]
 
 
@@ -123,4 +115,7 @@ def test_replay_reads_in_chunks_and_looks_at_every_window_once(monkeypatch, hour
     assert len(asked) == max(1, int(hours))
     assert asked[-1][1] == end
     assert looked == sorted(set(looked))
-    assert len(looked) == int(hours * 360) + 1
+    assert {b - a for a, b in itertools.pairwise(looked)} == {10 * SECOND}
+    settle = int(SETTINGS.detect.settle_s) * SECOND
+    assert looked[0] <= 10 * SECOND  # the first window of the stretch
+    assert looked[-1] > end + settle - 10 * SECOND  # and the last one, once it has settled
