@@ -138,10 +138,23 @@ class DetectSettings(Section):
     max_false_discoveries: float = Field(
         0.001, gt=0, lt=1, description="Benjamini–Hochberg level over all tests of a tick"
     )
-    new_normal_s: float = Field(6 * 3600.0, ge=600, description="a level that stays this long is the new baseline")
+    new_normal_s: float = Field(
+        3600.0, ge=60, description="a level that stays this long is the new baseline; at most baseline_s"
+    )
     rules: tuple[Rule, ...] = Field(
         (), description="fixed thresholds: {name, service, operation, measure, above or below, for_s, severity}"
     )
+
+    @model_validator(mode="after")
+    def normal_within_baseline(self) -> Self:
+        if "new_normal_s" not in self.model_fields_set:
+            object.__setattr__(self, "new_normal_s", min(self.new_normal_s, self.baseline_s))
+        if self.new_normal_s > self.baseline_s:
+            raise ValueError(
+                f"new_normal_s = {self.new_normal_s:g} is more than baseline_s = {self.baseline_s:g}: "
+                "nothing older than the baseline is there to compare with"
+            )
+        return self
 
 
 class DiagnoseSettings(Section):
