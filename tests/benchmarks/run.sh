@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# All benchmarks, one JSON document each. BENCH_DATA names a folder of public labelled sets; see docs/benchmarks.md.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+observe=.venv/bin/observe python=.venv/bin/python
+
+say() { echo "== $*" >&2; }
+
+say "ingest, local stream and chDB"
+"$observe" bench ingest --json
+say "ingest, Kafka and a ClickHouse server"
+"$python" -m tests.benchmarks.ingest_servers
+say "detection on simulated services"
+"$python" -m tests.benchmarks.detect_simulation
+say "diagnosis on simulated fleets"
+"$python" -m tests.benchmarks.diagnose_fleets --cases 20
+say "from OTLP to the first cause, random fleets"
+"$python" -m tests.benchmarks.replay_fleets --seeds 105 109 114 116
+if [ -n "${BENCH_DATA:-}" ]; then
+  for set in "$BENCH_DATA"/*/; do
+    case $(basename "$set") in
+      nab-*) say "detect: $set"; "$observe" bench detect --data "$set" --json ;;
+      loads) ;;
+      *) say "diagnose: $set"; "$observe" bench diagnose --data "$set" --json ;;
+    esac
+  done
+fi
