@@ -2,7 +2,8 @@
 
 The level of a stretch of time is the mean of its highest (lowest) half: a fault need not last as long as the stretch
 that was cut out. How such a level varies without a fault is read off stretches of the same length before it, so that
-slow drift does not pass for a shift (the idea of a block bootstrap: Künsch 1989, doi:10.1214/aos/1176347265). Location
+slow drift does not pass for a shift (the idea of a block bootstrap: Künsch 1989, doi:10.1214/aos/1176347265). What had
+moved already in the last such stretch moved for another reason. Location
 and spread are median and median absolute deviation (Rousseeuw & Croux 1993, doi:10.1080/01621459.1993.10476408).
 """
 
@@ -118,8 +119,9 @@ def _moved(
     largest = np.abs(values).max(axis=0, initial=0.0)
     floor = SMALLEST * np.where(usual != 0, np.abs(usual), largest)
     floor = np.where(kind == "success", np.maximum(SMALLEST_FAILURES, 1 / np.maximum(requests, 1.0)), floor)
-    up = (high1 - np.median(high0, axis=0)) / _spread(high0, floor)
-    down = (np.median(low0, axis=0) - low1) / _spread(low0, floor)
+    last_high, last_low = (level[0] for level in _levels(before[-length:], length))
+    up = (high1 - np.maximum(np.median(high0, axis=0), last_low)) / _spread(high0, floor)
+    down = (np.minimum(np.median(low0, axis=0), last_high) - low1) / _spread(low0, floor)
     return usual, high1, low1, up, down
 
 
