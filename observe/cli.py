@@ -360,6 +360,28 @@ def bench_diagnose(data: Path, as_json: bool) -> int:
     return 0
 
 
+@bench.command(name="detect")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@click.option("--series", "sizes", type=click.IntRange(1), multiple=True, help="how many, without --data; repeatable")
+@as_json
+def bench_detect(data: Path | None, sizes: tuple[int, ...], as_json: bool) -> int:
+    """With --data the labelled gauges in a folder: when each was told of, and NAB's score. Without it the seconds and
+    memory of one look by number of series."""
+    from observe.bench import detect, ticks
+
+    if data is not None and sizes:
+        raise click.UsageError("--series goes without --data")
+    if data is not None:
+        result = detect.detect_data(data, progress=_count("cases"))
+    else:
+        result = ticks.ticks(sorted(sizes) or ticks.SIZES, progress=_count("series"))
+    if as_json:
+        _print(result)
+    else:
+        click.echo(detect.text(result))
+    return 0
+
+
 # ── help for the above ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

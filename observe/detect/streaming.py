@@ -2,7 +2,8 @@
 
 Five statistics (below) are compared each with its own past. What exceeds its 98 % quantile has an exponential tail
 fitted to it, the simplest form of peaks over threshold (Siffer et al. 2017, doi:10.1145/3097983.3098144), so that no
-scale, threshold or season is set by hand. Surprise is −ln of the smallest of the tail probabilities.
+scale, threshold or season is set by hand. Surprise is −ln of the smallest of the five tail probabilities, times five
+(Bonferroni).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ WARM_UP = 128  # points before the first that is judged
 PAST = 20_000  # points that a tail is fitted to, at most
 REFIT = 48  # points between two fits
 RARE = 0.02  # share of the past beyond which the tail begins
-LEVEL = 0.001  # probability below which a point is told
+LEVEL = 0.002  # probability below which a point is told
 QUIET = 64  # points after one that is told in which nothing else is
 FLOOR_OF_TAIL = 0.01  # of the quantile where it begins: nothing falls off faster
 FLOOR_OF_VALUE = 1e-6  # of the largest value seen: below that is rounding
@@ -36,7 +37,7 @@ def surprises(value: Floats) -> Floats:
     largest = np.maximum.accumulate(np.abs(series.to_numpy())) if len(value) else value
     statistics = [_step(series), _spread(series), *(_level(series, horizon) for horizon in HORIZONS)]
     worst = np.max([_surprise(statistic, FLOOR_OF_VALUE * largest) for statistic in statistics], axis=0)
-    return np.where(present, worst, 0.0)
+    return np.where(present, np.maximum(worst - np.log(len(statistics)), 0.0), 0.0)
 
 
 def told(surprise: Floats, first: int = 0, level: float = LEVEL) -> Ints:
@@ -70,7 +71,8 @@ def _usual(series: pl.Series, horizon: int) -> pl.Series:
 
 
 def _size(difference: pl.Series) -> Floats:
-    return np.nan_to_num(difference.abs().cast(pl.Float64).fill_null(0.0).to_numpy())
+    size: Floats = difference.abs().cast(pl.Float64).fill_null(0.0).to_numpy()
+    return np.nan_to_num(size)
 
 
 def _surprise(statistic: Floats, floor: Floats) -> Floats:

@@ -1,0 +1,226 @@
+"""NAB's score, the detector of single gauges, the folder of labelled gauges, and ticks by number of series."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from observe.bench import detect, nab, ticks
+from observe.cli import cli
+from observe.detect.streaming import LEVEL, QUIET, WARM_UP, surprises, told
+from observe.errors import BadRecord, Misconfigured
+
+POINTS = 1200
+TIME_S = 300.0 * np.arange(POINTS)
+WINDOW = (float(TIME_S[600]), float(TIME_S[699]))
+
+
+def at(*points):
+    detected = np.zeros(POINTS, dtype=bool)
+    detected[list(points)] = True
+    return detected
+
+
+def score(*points, windows=(WINDOW,)):
+    return nab.score(at(*points), TIME_S, windows)
+
+
+# ── NAB ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_perfect_is_100_and_nothing_is_0():
+    assert score(600).normalised == pytest.approx(100.0)
+    assert score().normalised == 0.0
+    assert nab.Score().normalised is None
+
+
+def test_of_a_window_only_the_first_detection_counts():
+    assert score(650, 660, 699).points == score(650).points
+    assert score(650).found == 1
+    # (2 / (1 + exp(5 x)) - 1) at x = -0.5, over its value at -1
+    assert score(650).points == pytest.approx(0.848284 / 0.986614, abs=1e-5)
+
+
+def test_a_false_alarm_costs_less_right_behind_a_window():
+    missed = score().points
+    assert score(300).points - missed == pytest.approx(-nab.FALSE_ALARM)
+    assert score(1100).points - missed == pytest.approx(-nab.FALSE_ALARM)
+    assert -nab.FALSE_ALARM / 2 < score(705).points - missed < 0
+    assert score(300, 705).false_alarms == 2
+
+
+def test_nothing_counts_in_probation():
+    assert nab.probation(POINTS) == 180
+    assert score(0, 179) == score()
+    assert score(180).false_alarms == 1
+
+
+def test_without_windows_every_detection_costs_the_whole():
+    assert score(300, 900, windows=()).points == pytest.approx(-2 * nab.FALSE_ALARM)
+
+
+@given(st.integers(600, 698))
+def test_earlier_is_better(point):
+    assert score(point).points > score(point + 1).points >= 0
+
+
+# ── the detector ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def noise(seed, points=POINTS):
+    return 50.0 + np.random.default_rng(seed).normal(0.0, 1.0, points)
+
+
+def steps(value):
+    return told(surprises(value), 180)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_level_that_moves_is_told_at_once(sign):
+    value = noise(1)
+    value[800:] += sign * 8.0
+    found = steps(value)
+    assert 800 in found or 801 in found
+    assert len(found) <= 8
+
+
+def test_a_small_lasting_shift_is_found_by_the_longer_means():
+    value = noise(2)
+    value[800:] += 2.0
+    assert any(800 <= point < 864 for point in steps(value))
+
+
+def test_noise_that_grows_is_told():
+    value = noise(3)
+    value[800:] = 50.0 + 4.0 * (value[800:] - 50.0)
+    assert surprises(value)[800:832].max() > -np.log(LEVEL)
+
+
+def test_a_flat_line_is_never_news_and_its_end_is():
+    value = np.full(POINTS, 45.0)
+    assert not surprises(value).any()
+    value[700] = 46.0
+    assert steps(value).tolist()[0] == 700
+
+
+def test_noise_alone_is_seldom_told():
+    told_of = sum(len(steps(noise(seed))) for seed in range(10))
+    assert told_of <= 2 * LEVEL * 10 * (POINTS - 180)  # tails are fitted to few points at first
+
+
+def test_missing_points_are_no_news():
+    value = noise(4)
+    value[500:520] = np.nan
+    assert not surprises(value)[500:520].any()
+    assert surprises(np.full(300, np.nan)).tolist() == [0.0] * 300
+
+
+def test_unit_and_offset_of_time_do_not_matter():
+    value = noise(5)
+    value[800:] += 8.0
+    assert steps(value * 1024.0).tolist() == steps(value).tolist()
+
+
+@hypothesis_settings(max_examples=20, deadline=None)
+@given(st.integers(0, 500), st.integers(1, 400))
+def test_the_future_changes_nothing(seed, known):
+    value = np.random.default_rng(seed).gamma(1.0, 1.0, 420)
+    np.testing.assert_allclose(surprises(value)[:known], surprises(value[:known]), rtol=1e-9)
+
+
+@given(st.lists(st.floats(0.0, 30.0), max_size=400), st.integers(0, 200))
+def test_what_is_told_keeps_its_distance(surprise, first):
+    points = told(np.array(surprise), first)
+    assert (np.diff(points) > QUIET).all()
+    assert (points >= first).all()
+    assert all(surprise[point] > -np.log(LEVEL) for point in points)
+
+
+def test_short_series_are_not_judged():
+    assert surprises(np.zeros(0)).tolist() == []
+    assert not surprises(noise(6, WARM_UP)).any()
+
+
+# ── folders ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shifted = noise(7)
+    shifted[610:] += 10.0
+    cases = [{"case": "shifted.csv", "windows_s": [list(WINDOW)]}, {"case": "quiet.csv", "windows_s": []}]
+    (tmp_path / "cases.json").write_bytes(orjson.dumps(cases))
+    pl.concat(
+        [
+            pl.DataFrame({"case": name, "time_s": TIME_S.astype(np.int64), "value": value})
+            for name, value in (("quiet.csv", np.full(POINTS, 1.0)), ("shifted.csv", shifted))
+        ]
+    ).with_columns(pl.col("case").cast(pl.Categorical)).write_parquet(tmp_path / "metrics.parquet")
+    return tmp_path
+
+
+def test_the_command_prints_detections_and_scores(folder):
+    answer = CliRunner().invoke(cli, ["bench", "detect", "--data", str(folder), "--json"], standalone_mode=False)
+    assert answer.exception is None
+    result = orjson.loads(answer.stdout)
+    shifted, quiet = result["cases"]
+    assert shifted["case"] == "shifted.csv"
+    assert any(TIME_S[610] <= found["time_s"] <= TIME_S[614] for found in shifted["detections"])
+    assert min(found["score"] for found in shifted["detections"]) > 6.9
+    assert (quiet["detections"], quiet["nab"], quiet["nab_points"]) == ([], None, 0.0)
+    scores = result["scores"]
+    assert set(scores) == {"observe", "null", "always_on", "random", "robust_z_loop"}
+    assert scores["observe"]["nab"] > 80
+    assert scores["null"]["nab"] == 0.0
+    assert scores["always_on"]["nab"] < -100
+    assert scores["random"]["nab"] < scores["observe"]["nab"]
+    assert scores["robust_z_loop"]["found"] == 1
+
+
+def test_lines_for_people(folder):
+    answer = CliRunner().invoke(cli, ["bench", "detect", "--data", str(folder)], standalone_mode=False)
+    assert "shifted.csv" in answer.stdout
+    assert "NAB 0.0" in answer.stdout
+
+
+def test_what_is_no_such_folder_is_refused(tmp_path, folder):
+    with pytest.raises(Misconfigured, match=r"cases\.json"):
+        list(detect.series(tmp_path / "elsewhere"))
+    (folder / "cases.json").write_bytes(orjson.dumps([{"case": "shifted.csv"}]))
+    with pytest.raises(BadRecord, match="windows_s"):
+        list(detect.series(folder))
+    pl.DataFrame({"case": ["shifted.csv"], "value": [1.0]}).write_parquet(folder / "metrics.parquet")
+    with pytest.raises(Misconfigured, match="time_s"):
+        list(detect.series(folder))
+
+
+# ── ticks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ticks_measure_both_on_the_same_frames():
+    answer = CliRunner().invoke(cli, ["bench", "detect", "--series", "5", "--json"], standalone_mode=False)
+    assert answer.exception is None
+    (tick,) = orjson.loads(answer.stdout)["ticks"]
+    assert tick["series"] == 5
+    assert 0 < tick["rows"] <= 5 * 363
+    assert tick["seconds"] > 0
+    assert tick["loop_seconds"] > 0
+    assert tick["loop_over_detect"] == pytest.approx(tick["loop_seconds"] / tick["seconds"], rel=0.1)
+
+
+def test_more_series_than_are_drawn_are_copies():
+    drawn = ticks._drawn(3, 20, seed=1)
+    frames = ticks._copies(drawn, 8)
+    assert frames.windows["service"].n_unique() == 8
+    assert frames.windows["window_start_ns"].is_sorted()
+
+
+def test_a_size_that_does_not_fit_is_left_out(monkeypatch):
+    monkeypatch.setattr(ticks, "ROOM", 1e12)
+    assert "MiB" in ticks.ticks([4])["ticks"][0]["skipped"]
