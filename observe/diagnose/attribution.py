@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from observe.diagnose.graph import Bools, Edges, Floats, Ints, Picture, summed
+from observe.diagnose.graph import LOST, Bools, Edges, Floats, Ints, Picture, summed
 
 MAX_LAYERS = 32
 """Calls deeper than this are not followed; it also ends the walk on cycles."""
@@ -131,7 +131,7 @@ def errors(picture: Picture, service: int) -> ErrorFlow:
     nodes, edges = picture.nodes, picture.edges
     count = len(picture.services)
     own_rise = _clear_rise(nodes.origin, nodes.requests)
-    local, below = _error_edges(picture)
+    local, below = error_edges(picture)
     own, edge = np.zeros(count), np.zeros(len(edges.caller))
     mass = np.zeros(count)
     mass[service] = 1.0
@@ -148,7 +148,7 @@ def errors(picture: Picture, service: int) -> ErrorFlow:
     return ErrorFlow(own, edge)
 
 
-def _error_edges(picture: Picture) -> tuple[Floats, Floats]:
+def error_edges(picture: Picture) -> tuple[Floats, Floats]:
     """Rise of erring calls per request of the caller: (seen by the caller alone, returned by the callee)."""
     nodes, edges = picture.nodes, picture.edges
     count = len(picture.services)
@@ -197,12 +197,13 @@ def traffic(picture: Picture) -> Traffic:
     return Traffic(np.maximum(total - inside / np.maximum(lengths, 10.0), 0.0), total)
 
 
-def owners(picture: Picture) -> Ints:
+def owners(picture: Picture, lost: Bools) -> Ints:
     """For each edge that grew, the end that is to blame for it, by number; the callee where nothing tells them apart.
 
     A node whose network, connections or processor suffer shows it on all edges that touch it; an edge of a healthy
     node grew only because of its other end. So each end's claim is the time on its grown edges × the part of its
-    edges' calls that grew, and its own self time's rise counts for it too.
+    edges' calls that grew, and its own self time's rise counts for it too. Where calls get `lost`, the silent end is
+    to blame, unless a caller loses what it sends to anybody.
     """
     nodes, edges = picture.nodes, picture.edges
     count, total = len(picture.services), len(picture.services) + len(picture.virtual)
@@ -216,7 +217,28 @@ def owners(picture: Picture) -> Ints:
     claim = summed(ends, np.concatenate([rise, rise]), total) * _ratio(moved, touched, 0.0)
     clear = nodes.speed_ms > 4 * nodes.speed_error_ms
     claim[:count] += np.where(clear, nodes.speed_ms * nodes.requests.mean(axis=0), 0.0)
-    return np.where(claim[edges.caller] > 1.05 * claim[edges.callee], edges.caller, edges.callee)
+    by_claim = np.where(claim[edges.caller] > 1.05 * claim[edges.callee], edges.caller, edges.callee)
+    return np.where(lost, np.where(cut_off(picture, lost)[edges.caller], edges.caller, edges.callee), by_claim)
+
+
+def losing(picture: Picture) -> Bools:
+    """Edges on which calls fail since the onset that the callee has no span of."""
+    edges = picture.edges
+    rise = _clear_rise(edges.lost, picture.nodes.requests[:, edges.caller])
+    return np.asarray(rise > LOST * edges.calls[1])
+
+
+def cut_off(picture: Picture, lost: Bools) -> Bools:
+    """(services and virtual nodes,) callers that lose calls to nearly all services that they call, to two at least,
+    while others reach those: the trouble is at their end."""
+    edges = picture.edges
+    count, total = len(picture.services), len(picture.services) + len(picture.virtual)
+    real = (edges.callee < count) & edges.waits
+    calls = summed(edges.caller, (real & (edges.calls[1] > 0)).astype(np.float64), total)
+    losses = summed(edges.caller, (real & lost).astype(np.float64), total)
+    reached = summed(edges.callee, (real & ~lost & (edges.calls[1] > 0)).astype(np.float64), total) > 0
+    elsewhere = summed(edges.caller, (real & lost & reached[edges.callee]).astype(np.float64), total)
+    return np.asarray((losses >= 2) & (losses >= 0.8 * calls) & (elsewhere > 0))
 
 
 def edge_grew(edges: Edges) -> Bools:

@@ -18,6 +18,8 @@ from observe.diagnose.tails import Tails
 
 SURGE_FROM, SURGE_SURE = 1.3, 1.6
 """Traffic from outside that grew less than the first does not count as a surge; from the second on it surely is one."""
+RELEASED = 0.3
+"""A bad release that accounts for this much of a symptom is not put down to traffic that rose meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Blamer:
     splits: dict[int, Split]
     tails: Callable[[], Tails]
     tail_splits: dict[int, Split]  # filled at the first symptom that needs them: histograms cost
+    lost: Bools  # (edges,) calls fail that the callee has no span of
+    released: frozenset[int]  # services of which a new version arrived with the trouble, and is worse than the old
 
     @property
     def size(self) -> int:
@@ -48,6 +52,8 @@ class Blamer:
         else:
             found = self._latency(symptom.service, symptom.sign)
         surge = self.surge(symptom.service) if symptom.sign > 0 else 0.0
+        if sum(found[node] for node in self.released) >= RELEASED:
+            surge = 0.0
         found = found * (1 - surge)
         found[self.outside] += surge
         return found
@@ -106,7 +112,8 @@ class Blamer:
         found = np.zeros(self.size)
         found[: len(self.picture.services)] = flow.own
         for i in np.flatnonzero(flow.edge > 0.01).tolist():
-            found += flow.edge[i] * self._behind(int(self.picture.edges.callee[i]))
+            edges = self.picture.edges
+            found += flow.edge[i] * self._behind(int(self.owner[i] if self.lost[i] else edges.callee[i]))
         return found
 
     def _behind(self, callee: int) -> Floats:
@@ -142,6 +149,10 @@ class Blamer:
             into = np.flatnonzero(edges.callee == at)
             if not len(into):
                 break
+            if symptom.sign < 0 and np.any(self.lost[into]):
+                # What calls it still asks as much; it does not answer.
+                found[at] = 1.0
+                break
             caller = edges.caller[into]
             by_count = symptom.sign * (edges.calls[1] - edges.calls[0])[into] * total.mean(axis=0)[caller]
             by_caller = symptom.sign * edges.calls.mean(axis=0)[into] * (total[1] - total[0])[caller]
@@ -152,12 +163,16 @@ class Blamer:
         return found
 
 
-def blamer(picture: Picture, tails: Callable[[], Tails], services: Sequence[int]) -> Blamer:
+def blamer(
+    picture: Picture, tails: Callable[[], Tails], services: Sequence[int], released: frozenset[int] = frozenset()
+) -> Blamer:
     """Prepared for symptoms of the given services."""
     callees = picture.edges.callee[picture.edges.callee < len(picture.services)]
     wanted = np.array(sorted({*services, *np.unique(callees).tolist()}), np.int64)
     splits = dict(zip(wanted.tolist(), attribution.latency(picture, wanted), strict=True))
-    return Blamer(picture, attribution.owners(picture), attribution.traffic(picture), splits, tails, {})
+    lost = attribution.losing(picture)
+    owner, traffic = attribution.owners(picture, lost), attribution.traffic(picture)
+    return Blamer(picture, owner, traffic, splits, tails, {}, lost, released)
 
 
 def _tail_splits(picture: Picture, tails: Tails, splits: dict[int, Split]) -> dict[int, Split]:

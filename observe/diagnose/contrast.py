@@ -7,7 +7,7 @@ requests to judge, have next to none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,15 +15,13 @@ import numpy as np
 import polars as pl
 
 from observe.diagnose.levels import Periods
-from observe.types import WINDOW_NS
 
 Of = Literal["self", "client", "errors"]
 COVER = 0.8  # of the excess, by the values that are named
 REST = 0.25  # of the named ones' excess per request, at most, by the others
 MIN_REQUESTS = 20
+WELL = 0.2  # of the services elsewhere may be sick at most, for a host to be the cause
 SIGMAS = 4.0
-RELEASE_NS = 12 * WINDOW_NS
-"""A version first seen within this of the onset arrived with the trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +58,7 @@ def rows_of(selfs: pl.DataFrame, services: Sequence[str], when: Periods, of: Of)
         .filter(pl.col("service").is_in(list(services)) & (client if of == "client" else ~client))
         .with_columns(when.mark())
         .filter(pl.col("period").is_not_null())
-        .group_by(*places, "window_start_ns", "period")
-        .agg(n=pl.col("requests").sum().cast(pl.Float64), total=total.sum().cast(pl.Float64))
+        .with_columns(n=pl.col("requests").cast(pl.Float64), total=total.cast(pl.Float64))
         .group_by(*places, "period")
         .agg(
             pl.col("n").sum(),
@@ -123,6 +120,8 @@ def values(rows: pl.DataFrame, dimension: str) -> list[Value]:
 
 def contrast(rows: pl.DataFrame, dimension: str, of: Of) -> Contrast | None:
     """The values that set themselves apart; None where all are alike, or too few requests tell."""
+    if rows[dimension].n_unique() < 2:
+        return None
     found = [v for v in values(rows, dimension) if v.name]
     total = sum(max(v.excess, 0.0) * v.requests for v in found)
     if len(found) < 2 or total <= 0:
@@ -147,30 +146,19 @@ def contrast(rows: pl.DataFrame, dimension: str, of: Of) -> Contrast | None:
     return Contrast(dimension, tuple(carriers), tuple(others), "1" if of == "errors" else "ms")
 
 
-def release(rows: pl.DataFrame, onset_ns: int) -> Value | None:
-    """A version that took over from all others at about the onset: nothing to contrast it with but the past."""
-    found = [v for v in values(rows, "version") if v.name]
-    total = sum(v.requests for v in found)
-    fresh = [v for v in found if abs(v.first_seen_ns - onset_ns) <= RELEASE_NS and v.requests_before < 0.1 * v.requests]
-    earlier = rows.filter((pl.col("period") == 0) & ~pl.col("version").is_in([v.name for v in fresh]))
-    if len(fresh) != 1 or not earlier.height or earlier["n"].sum() < MIN_REQUESTS:
-        return None
-    (new,) = fresh
-    carries = new.excess * new.requests >= COVER * sum(max(v.excess, 0.0) * v.requests for v in found)
-    return new if carries and new.requests >= 0.5 * total and new.excess > SIGMAS * new.error else None
-
-
-def sick_hosts(selfs: pl.DataFrame, when: Periods) -> dict[str, tuple[str, ...]]:
-    """Hosts under which several services suffer that are well elsewhere → those services.
+def sick_hosts(rows: pl.DataFrame, explained: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Hosts under which several services suffer that are well elsewhere → those services, from `rows_of` time.
 
     A host is named only where another host tells it apart: most of what runs on it is sick, next to nothing of the
-    same services is sick elsewhere, and it carries most of the excess of the whole fleet.
+    same services is sick elsewhere, and it carries most of the excess of the whole fleet. Services whose trouble is
+    `explained` (by a release, say) accuse no host.
     """
-    rows = rows_of(selfs, selfs["service"].unique().sort().to_list(), when, "self").filter(pl.col("period") == 1)
+    rows = rows.filter(pl.col("period") == 1)
     if not rows.height or rows["host"].n_unique() < 2:
         return {}
     by_place = (
-        rows.filter(pl.col("host") != "")
+        rows.lazy()
+        .filter((pl.col("host") != "") & ~pl.col("service").is_in(list(explained)))
         .group_by("service", "host")
         .agg(
             n=pl.col("n").sum(),
@@ -182,23 +170,22 @@ def sick_hosts(selfs: pl.DataFrame, when: Periods) -> dict[str, tuple[str, ...]]
         .with_columns(sick=(pl.col("excess") > SIGMAS * pl.col("error")) & (pl.col("excess") > 0.3 * pl.col("base")))
         .with_columns(sick_hosts=pl.col("sick").sum().over("service"))
         .sort("host", "service")
+        .collect()
     )
     fleet = float(by_place.filter(pl.col("sick"))["excess"].sum())
-    found = {}
-    for (host,), part in by_place.group_by("host", maintain_order=True):
-        sick = part.filter(pl.col("sick"))
-        only_here = sick.filter(pl.col("sick_hosts") == 1)
-        if (
-            only_here.height >= 2
-            and sick.height >= 0.7 * part.height
-            and float(only_here["excess"].sum()) >= 0.7 * fleet
-            and _well_elsewhere(by_place, str(host))
-        ):
-            found[str(host)] = tuple(only_here["service"].to_list())
+    found: dict[str, tuple[str, ...]] = {}
+    if fleet <= 0:
+        return found
+    sick, alone = pl.col("sick"), pl.col("sick") & (pl.col("sick_hosts") == 1)
+    by_host = by_place.group_by("host", maintain_order=True).agg(
+        pl.len().alias("here"),
+        sick.sum().alias("sick"),
+        pl.col("service").filter(alone).alias("services"),
+        pl.col("excess").filter(alone).sum().alias("excess"),
+    )
+    places, unwell = by_place.height, int(by_host["sick"].sum())
+    for host, here, bad, services, excess in by_host.iter_rows():
+        elsewhere, well = places - here, unwell - bad <= WELL * (places - here)
+        if len(services) >= 2 and bad >= 0.7 * here and excess >= 0.7 * fleet and elsewhere and well:
+            found[host] = tuple(services)
     return found
-
-
-def _well_elsewhere(by_place: pl.DataFrame, host: str) -> bool:
-    """Whether the rest of the fleet is mostly well."""
-    rest = by_place.filter(pl.col("host") != host)
-    return rest.height > 0 and int(rest["sick"].sum()) <= 0.2 * rest.height

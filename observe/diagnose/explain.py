@@ -84,6 +84,9 @@ def _edges(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
             caller, callee = picture.name(int(edges.caller[i])), picture.name(int(edges.callee[i]))
             ratio = edges.errors[:, i] / np.maximum(edges.calls[:, i], 1e-9)
             text = f"errors of calls from {caller} to {callee} rose from {percent(ratio[0])} to {percent(ratio[1])}"
+            if blamer.lost[i]:
+                lost = edges.lost[1, i] / max(float(edges.errors[1, i]), 1e-9)
+                text = f"{text}, {percent(min(lost, 1.0))} of them without a trace of it in {callee}"
             found.append(Evidence("error_origin", text))
     return found
 
@@ -109,8 +112,19 @@ def _place(place: Place) -> list[Evidence]:
     found = []
     if place.released is not None:
         new = place.released
-        text = f"version {new.name} arrived with the trouble and served {new.requests:.0f} requests since"
+        more = f"{percent(new.excess)} more errors" if new.unit == "1" else f"{ms(new.excess)} more time"
+        text = (
+            f"version {new.name} arrived with the trouble: {more} per request than the version before it, over"
+            f" {new.requests:.0f} requests"
+        )
         found.append(Evidence("version", text))
+    if place.gone is not None:
+        gone = place.gone
+        text = (
+            f"instance {gone.name} served {gone.before:.1f} requests per second before and hardly any since; the"
+            f" others {gone.others_before:.1f} and {gone.others_after:.1f}"
+        )
+        found.append(Evidence("contrast", text))
     found += [Evidence("contrast", _contrast(c)) for c in place.contrasts]
     if place.device is not None:
         name = place.device.hw_id or place.device.instance or place.device.host

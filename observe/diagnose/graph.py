@@ -19,6 +19,8 @@ Bools = NDArray[np.bool_]
 ENTRY_KINDS = ("Server", "Consumer")
 UNWAITED = ("messaging", "link")
 """Connections whose caller goes on without waiting."""
+LOST = 0.01
+"""Part of the calls that get lost, beyond what was usual, before it counts as trouble."""
 ALIKE = ["service", "operation", "kind"]
 
 
@@ -55,6 +57,7 @@ class Edges:
     calls_change_ms: Floats  # (m,) by more or fewer calls
     below_change_ms: Floats  # (m,) by longer spans of the callee
     errors: Floats  # (2, m) erring calls per request
+    lost: Floats  # (2, m) of which the callee saw nothing: refused, or waited for in vain
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +109,13 @@ def service_graph(edges: pl.DataFrame) -> nx.DiGraph:
 def picture(frames: Frames, when: Periods) -> Picture:
     """Both periods of `frames` side by side."""
     selfs = _collapsed_selfs(frames.selfs, when)
-    edges = _collapsed_edges(_without_aliases(frames.edges, selfs), when)
+    edges = _collapsed_edges(frames.edges, when)
     called = edges.filter(pl.col("server_sum_ms").is_not_null())["callee"]
     services = tuple(sorted({*selfs["service"], *edges["caller"], *called}))
     virtual = tuple(sorted(set(edges["callee"]) - set(services)))
     numbers = pl.DataFrame({"name": [*services, *virtual]}, schema={"name": pl.String}).with_row_index("no")
     nodes = _nodes(selfs, edges, services)
-    table = _edges(edges, numbers, nodes)
+    table = _edges(_with_lost(edges, services), numbers, nodes)
     return Picture(when, services, virtual, nodes, table, _digraph(services, virtual, table))
 
 
@@ -150,15 +153,34 @@ def _collapsed_edges(edges: pl.DataFrame, when: Periods) -> pl.DataFrame:
     )
 
 
-def _without_aliases(edges: pl.DataFrame, selfs: pl.DataFrame) -> pl.DataFrame:
-    """Addresses that are an instrumented service under another name (`reranker:8080`, `reranker.prod.svc`) take its
-    name: a callee whose spans are missing, since it died or was cut off, must not look like an outside address."""
-    services = selfs["service"].unique()
-    host = pl.col("callee").str.split(":").list.first().str.split(".").list.first()
-    alias = (
-        pl.col("server_sum_ms").is_null() & ~pl.col("callee").is_in(services.implode()) & host.is_in(services.implode())
+def _with_lost(edges: pl.DataFrame, services: tuple[str, ...]) -> pl.DataFrame:
+    """Adds `lost`: erring calls that their callee, a service, has no span of.
+
+    Such a call does not know the callee's operation, so it would look like a call of a new kind. Where they became
+    common, calls of one caller to one callee are one series: what is waited in vain then is time of the edge.
+    """
+    unseen = pl.col("server_sum_ms").is_null() & pl.col("callee").is_in(list(services))
+    edges = edges.with_columns(lost=pl.when(unseen).then("errors").otherwise(0.0))
+    after, before = pl.col("period") == 1, pl.col("period") == 0
+    share = [pl.col("lost").filter(p).sum() / pl.col("calls").filter(p).sum().clip(1.0) for p in (before, after)]
+    pair = ["caller", "callee"]
+    hit = edges.filter(pl.col("lost").sum().over(pair) > 0).group_by(pair).agg(rise=share[1] - share[0])
+    hit = hit.filter(pl.col("rise") > LOST)
+    if not hit.height:
+        return edges
+    by = [*pair, "window_start_ns", "period"]
+    one = (
+        edges.join(hit, on=pair, how="semi")
+        .group_by(by)
+        .agg(
+            pl.lit("").alias("callee_operation"),
+            pl.lit("direct").alias("connection"),
+            pl.col("calls", "errors", "client_sum_ms", "lost").sum(),
+            pl.when(pl.col("server_sum_ms").is_not_null().any()).then(pl.col("server_sum_ms").sum()),
+        )
     )
-    return edges.with_columns(callee=pl.when(alias).then(host).otherwise("callee"))
+    rest = edges.join(hit, on=pair, how="anti")
+    return pl.concat([rest, one.select(rest.columns)]).sort(*pair, "callee_operation", "connection", "window_start_ns")
 
 
 def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) -> Nodes:
@@ -166,7 +188,7 @@ def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) 
     entry = _aligned(levels(entries, ["service"], "requests", "duration_sum_ms", ["errors"]), services)
     requests = _stacked(entry, "n0", "n1")
     own = selfs.filter(pl.col("kind") != "Client")
-    work = levels(own, ALIKE, "requests", "self_sum_ms", ["origin_errors", "self_sum_ms"])
+    work = levels(own, ALIKE, "requests", "self_sum_ms", ["origin_errors"])
     clients = selfs.filter(pl.col("kind") == "Client")
     away = clients.group_by("service", "period").agg(pl.col("origin_errors").sum())
     per = {s: i for i, s in enumerate(services)}
@@ -216,6 +238,10 @@ def _entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     keep = ["service", "window_start_ns", "period", "requests", "errors", "duration_sum_ms"]
     by = ["service", "window_start_ns", "period"]
     served = selfs.filter(pl.col("kind").is_in(list(ENTRY_KINDS)))
+    if served["service"].n_unique() == selfs["service"].n_unique():
+        called = edges.filter(pl.col("server_sum_ms").is_not_null() & ~pl.col("callee").is_in(_names(served)))
+        if not called.height:
+            return served.group_by(by).agg(pl.col("requests", "errors", "duration_sum_ms").sum()).sort(by)
     called = edges.filter(pl.col("server_sum_ms").is_not_null()).select(
         pl.col("callee").alias("service"),
         "window_start_ns",
@@ -240,6 +266,10 @@ def _entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts).group_by(by).agg(pl.col("requests", "errors", "duration_sum_ms").sum()).sort(by)
 
 
+def _names(table: pl.DataFrame) -> list[str]:
+    return table["service"].unique().to_list()
+
+
 def outside_ms() -> pl.Expr:
     """Time of an edge outside of the callee's spans, in ms. A message's consumer works after its producer has ended:
     the difference of their spans means nothing there."""
@@ -252,7 +282,7 @@ def _edges(edges: pl.DataFrame, numbers: pl.DataFrame, nodes: Nodes) -> Edges:
     waited = pl.coalesce("client_sum_ms", "server_sum_ms").fill_null(0.0)
     rows = edges.with_columns(waited=waited, outside=outside_ms())
     by = ["caller", "callee", "callee_operation", "connection"]
-    table = levels(rows, by, "calls", "outside", ["waited", "errors"])
+    table = levels(rows, by, "calls", "outside", ["waited", "errors", "lost"])
     number = dict(zip(numbers["name"], numbers["no"], strict=True))
     caller = np.array([number[c] for c in table["caller"]], np.int64)
     callee = np.array([number[c] for c in table["callee"]], np.int64)
@@ -282,6 +312,7 @@ def _edges(edges: pl.DataFrame, numbers: pl.DataFrame, nodes: Nodes) -> Edges:
         calls_change_ms=summed(group, by_calls, m),
         below_change_ms=summed(group, total - edge, m),
         errors=np.stack([summed(group, table[f"errors{p}"].to_numpy() / safe[p], m) for p in (0, 1)]),
+        lost=np.stack([summed(group, table[f"lost{p}"].to_numpy() / safe[p], m) for p in (0, 1)]),
     )
 
 

@@ -85,34 +85,40 @@ def within(frames: Frames, when: Periods) -> Frames:
 
 def levels(frame: pl.DataFrame, keys: Sequence[str], count: str, total: str, also: Sequence[str] = ()) -> pl.DataFrame:
     """One row per key: n0 n1 (counts), mean0 mean1 (total/count), change, error (standard error of the change), and
-    `{column}0`, `{column}1` sums of `also`.
+    `{column}0`, `{column}1` sums of `total` and `also`.
 
     `frame` has one row per key and window with `period` from `Periods.mark`. Means are null where nothing was counted;
     change is null unless both are there.
     """
-    squares = frame.filter(pl.col("period").is_not_null() & (pl.col(count) > 0)).with_columns(
-        _q=pl.col(total) ** 2 / pl.col(count)
-    )
-    sums = squares.group_by(*keys, "period", maintain_order=True).agg(
-        pl.col(count).sum().cast(pl.Float64).alias("n"),
-        pl.col(total).sum().alias("sum"),
-        pl.col("_q").sum().alias("q"),
-        pl.len().alias("w"),
-        *(pl.col(name).sum().cast(pl.Float64).alias(f"_{name}") for name in also),
-    )
-    found = sums.select(keys).unique(maintain_order=True)
-    for period in (0, 1):
-        columns = {f"{name}{period}": pl.col(name) for name in ("n", "sum", "q", "w")}
-        columns |= {f"{name}{period}": pl.col(f"_{name}") for name in also}
-        part = sums.filter(pl.col("period") == period).select(*keys, **columns)
-        found = found.join(part, on=keys, how="left", maintain_order="left").with_columns(
-            pl.col(list(columns)).fill_null(0)
-        )
-    found = found.with_columns(_mean(0), _mean(1), _variance(0), _variance(1))
+    also = [name for name in also if name != total]
+    sums = []
+    for p in (0, 1):
+        here = pl.col("period") == p
+        own, n = pl.col(total).filter(here), pl.col(count).filter(here)
+        sums += [
+            n.sum().cast(pl.Float64).alias(f"n{p}"),
+            own.sum().cast(pl.Float64).alias(f"sum{p}"),
+            (own**2 / n).sum().alias(f"q{p}"),
+            here.sum().alias(f"w{p}"),
+            *(pl.col(name).filter(here).sum().cast(pl.Float64).alias(f"{name}{p}") for name in also),
+        ]
     var0 = pl.coalesce("var0", "var1")
     var1 = pl.when(pl.col("w1") >= 4).then(pl.max_horizontal("var1", "var0")).otherwise(var0)
     error = (var0 / pl.col("n0") + var1 / pl.col("n1")).sqrt()
-    return found.with_columns(change=pl.col("mean1") - pl.col("mean0"), error=error)
+    return (
+        frame.lazy()
+        .filter(pl.col("period").is_not_null() & (pl.col(count) > 0))
+        .group_by(*keys, maintain_order=True)
+        .agg(sums)
+        .with_columns(_mean(0), _mean(1), _variance(0), _variance(1))
+        .with_columns(
+            pl.col("sum0").alias(f"{total}0"),
+            pl.col("sum1").alias(f"{total}1"),
+            change=pl.col("mean1") - pl.col("mean0"),
+            error=error,
+        )
+        .collect()
+    )
 
 
 def _mean(period: int) -> pl.Expr:

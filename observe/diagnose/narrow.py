@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
-from observe.diagnose.contrast import Contrast, Of, Value, contrast, release, rows_of
-from observe.diagnose.graph import Picture
+from observe.diagnose.contrast import MIN_REQUESTS, Contrast, Of, contrast, rows_of, sick_hosts
+from observe.diagnose.graph import ENTRY_KINDS, Picture
 from observe.diagnose.levels import Periods
+from observe.diagnose.releases import Release, releases
 from observe.diagnose.resources import Finding, findings
 from observe.frames import Frames
 from observe.types import CauseKind
+
+SILENT = 0.1
+"""Part of its requests before below which an instance counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An instance that stopped serving while the others went on. Requests per second."""
+
+    name: str
+    before: float
+    others_before: float
+    others_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,34 +37,98 @@ class Place:
     kind: CauseKind
     resource: str = ""
     contrasts: tuple[Contrast, ...] = ()
-    released: Value | None = None
+    released: Release | None = None
     device: Finding | None = None
+    gone: Gone | None = None
 
 
-def narrow(frames: Frames, picture: Picture, service: str, errors: bool) -> Place:
-    """The narrowest place within `service` that the numbers bear out; the service itself where they do not."""
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all narrowing of one diagnosis shares: tables are made once, for all services."""
+
+    frames: Frames
+    picture: Picture
+    rows: Mapping[Of, Mapping[str, pl.DataFrame]]  # per service, from `rows_of`
+    releases: Mapping[str, Release]  # per service
+    hosts: Mapping[str, tuple[int, ...]]  # host → numbers of the services that suffer on it alone
+
+    def host_of(self, node: int) -> str:
+        """The sick host that a service stands for, else ""."""
+        return next((host for host, numbers in self.hosts.items() if node in numbers), "")
+
+
+def ground(frames: Frames, picture: Picture) -> Ground:
+    """Compares versions and hosts of the whole fleet."""
     when = picture.periods
+    time = rows_of(frames.selfs, picture.services, when, "self")
+    errors = rows_of(frames.selfs, picture.services, when, "errors")
+    bad = releases(time, "self", when.after_from_ns) | releases(errors, "errors", when.after_from_ns)
+    hosts = {
+        host: numbers
+        for host, services in sick_hosts(time, bad).items()
+        if len(numbers := tuple(n for s in services if (n := picture.number(s)) is not None)) >= 2
+    }
+    return Ground(frames, picture, {"self": _by_service(time), "errors": _by_service(errors)}, bad, hosts)
+
+
+def _by_service(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {str(key): part for (key,), part in rows.group_by("service", maintain_order=True)}
+
+
+def narrow(given: Ground, service: str, errors: bool, lost: bool) -> Place:
+    """The narrowest place within `service` that the numbers bear out; the service itself where they do not. `lost`
+    tells that calls to it fail without reaching it."""
+    when = given.picture.periods
     of: Of = "errors" if errors else "self"
-    rows = rows_of(frames.selfs, [service], when, of)
+    rows = given.rows[of].get(service)
+    if rows is None:
+        return Place(CauseKind.SERVICE)
     by = {d: found for d in ("version", "instance", "host") if (found := contrast(rows, d, of)) is not None}
     said = tuple(by.values())
-    fresh = release(rows, when.after_from_ns) or _arrived(by.get("version"), when)
-    if fresh is not None:
-        return Place(CauseKind.VERSION, fresh.name, said, fresh)
-    device = _device(frames, picture, service, rows, by.get("instance"))
+    if service in given.releases:
+        bad = given.releases[service]
+        return Place(CauseKind.VERSION, bad.name, said, bad)
+    gone = _gone(given.frames.selfs, service, when) if lost else None
+    if gone is not None:
+        return Place(CauseKind.INSTANCE, gone.name, (), gone=gone)
+    if (new := _arrived(by.get("version"), when)) is not None:
+        return Place(CauseKind.VERSION, new, said)
+    device = _device(given.frames, given.picture, service, rows, by.get("instance"))
     if device is not None and device.hw_id and device.strength >= 0.5:
         return Place(CauseKind.GPU, device.hw_id, said, None, device)
     kind, resource = _named(by)
     return Place(kind, resource, said, None, device)
 
 
-def _arrived(versions: Contrast | None, when: Periods) -> Value | None:
+def _gone(selfs: pl.DataFrame, service: str, when: Periods) -> Gone | None:
+    """The one instance that fell silent, where the others serve what they did."""
+    sums = (
+        selfs.lazy()
+        .filter((pl.col("service") == service) & pl.col("kind").is_in(list(ENTRY_KINDS)) & (pl.col("instance") != ""))
+        .with_columns(when.mark())
+        .group_by("instance")
+        .agg(pl.col("requests").filter(pl.col("period") == p).sum().alias(f"n{p}") for p in (0, 1))
+        .filter(pl.col("n0") >= MIN_REQUESTS)
+        .sort("instance")
+        .collect()
+    )
+    before = sums["n0"].to_numpy() / max(when.before_s, 1.0)
+    after = sums["n1"].to_numpy() / max(when.after_s, 1.0)
+    silent = np.flatnonzero(after < SILENT * before)
+    if len(silent) != 1 or sums.height < 2:
+        return None
+    at = int(silent[0])
+    rest = float(before.sum() - before[at]), float(after.sum() - after[at])
+    return Gone(str(sums["instance"][at]), float(before[at]), *rest) if rest[1] >= 0.5 * rest[0] else None
+
+
+def _arrived(versions: Contrast | None, when: Periods) -> str | None:
     """The one version that is bad while the others are not, if it was hardly there before."""
     if versions is None or len(versions.carriers) != 1:
         return None
     (bad,) = versions.carriers
     before = bad.requests_before / max(when.before_s, 1.0)
-    return bad if before < 0.2 * bad.requests / max(when.after_s, 1.0) else None
+    return bad.name if before < 0.2 * bad.requests / max(when.after_s, 1.0) else None
 
 
 def _named(by: dict[str, Contrast]) -> tuple[CauseKind, str]:

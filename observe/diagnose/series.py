@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from observe.diagnose.graph import ENTRY_KINDS, Picture, outside_ms
+from observe.diagnose.attribution import error_edges
+from observe.diagnose.blame import Blamer
+from observe.diagnose.graph import ENTRY_KINDS, Floats, Ints, outside_ms
 from observe.frames import Frames
 from observe.types import WINDOW_NS
 
-Floats = NDArray[np.float64]
 LOOK_BACK = 30
 """Windows before the onset that the series reach back; enough for a level, few enough to be quick."""
 
@@ -24,7 +24,9 @@ class Series:
 
     start_ns: int
     own_ms: Mapping[str, Floats]  # per node: its own time and that of the edges it is to blame for, per request
-    own_errors: Mapping[str, Floats]  # per service: errors that began in it, per request
+    own_errors: Mapping[
+        str, Floats
+    ]  # per node: errors that began in it, or in calls that never reached it, per request
     latency_ms: Mapping[str, Floats]  # per service: mean duration of its requests
     error_ratio: Mapping[str, Floats]
 
@@ -34,20 +36,47 @@ class Series:
         return None if at is None else self.start_ns + at * WINDOW_NS
 
 
-def series(frames: Frames, picture: Picture, owner: NDArray[np.int64]) -> Series:
-    """Of every node; `owner` says which node an edge's own time counts for."""
-    when = picture.periods
+def series(frames: Frames, judge: Blamer) -> Series:
+    """Of every node. Time on an edge counts for the node that is to blame for it; so do errors that only callers saw.
+
+    A service that fell silent has no series of its own: what its callers see of it is then all there is.
+    """
+    view = judge.picture
+    when, edges = view.periods, view.edges
     start_ns = max(when.before_from_ns, when.after_from_ns - LOOK_BACK * WINDOW_NS) // WINDOW_NS * WINDOW_NS
-    end_ns = when.after_to_ns
-    near = (pl.col("window_start_ns") >= start_ns) & (pl.col("window_start_ns") < end_ns)
-    windows = (end_ns - start_ns + WINDOW_NS - 1) // WINDOW_NS
-    at = ((pl.col("window_start_ns") - start_ns) // WINDOW_NS).alias("at")
-    selfs = frames.selfs.filter(near)
-    entry = pl.col("kind").is_in(list(ENTRY_KINDS))
-    inner = pl.col("kind") != "Client"
-    per_service = (
-        selfs.lazy()
-        .group_by(pl.col("service").alias("name"), at)
+    names = [*view.services, *view.virtual]
+    shape = (len(names), (when.after_to_ns - start_ns + WINDOW_NS - 1) // WINDOW_NS)
+    nodes = _per_service(frames, start_ns, names)
+    calls = _per_edge(frames, start_ns, names, list(zip(edges.caller.tolist(), edges.callee.tolist(), strict=True)))
+    edge = calls["edge"].to_numpy()
+    local, below = error_edges(view)
+    alone = np.where(local > 0, local / np.maximum(local + below, 1e-12), 0.0)[edge]
+    slow, failing = judge.owner[edge], np.where(judge.lost, judge.owner, edges.callee)[edge]
+    requests = _grid(nodes, "node", "n", shape)
+    # Calls that never arrived are no requests of the callee: what its callers tried counts there.
+    tried = _grid(calls, failing, np.where(alone > 0, calls["calls"], 0.0), shape)
+    count = np.where(requests > 0, requests, _grid(calls, slow, "calls", shape))
+    own = _grid(nodes, "node", "own", shape) + _grid(calls, slow, "outside", shape)
+    errors = _grid(nodes, "node", "origin", shape) + _grid(calls, failing, calls["errors"].to_numpy() * alone, shape)
+
+    def each(total: Floats, per: Floats) -> dict[str, Floats]:
+        return dict(zip(names, total / np.where(per > 0, per, np.nan), strict=True))
+
+    return Series(
+        start_ns,
+        own_ms=each(own, count),
+        own_errors=each(errors, np.maximum(requests, tried)),
+        latency_ms=each(_grid(nodes, "node", "duration", shape), requests),
+        error_ratio=each(_grid(nodes, "node", "errors", shape), requests),
+    )
+
+
+def _per_service(frames: Frames, start_ns: int, names: list[str]) -> pl.DataFrame:
+    entry, inner = pl.col("kind").is_in(list(ENTRY_KINDS)), pl.col("kind") != "Client"
+    return (
+        frames.selfs.lazy()
+        .filter(pl.col("window_start_ns") >= start_ns)
+        .group_by("service", _window(start_ns))
         .agg(
             n=pl.col("requests").filter(entry).sum(),
             spans=pl.col("requests").filter(inner).sum(),
@@ -56,46 +85,41 @@ def series(frames: Frames, picture: Picture, owner: NDArray[np.int64]) -> Series
             duration=pl.col("duration_sum_ms").filter(entry).sum(),
             errors=pl.col("errors").filter(entry).sum(),
         )
-        .with_columns(n=pl.when(pl.col("n") > 0).then("n").otherwise("spans").cast(pl.Float64))
+        .with_columns(n=pl.when(pl.col("n") > 0).then("n").otherwise("spans"), node=_number("service", names))
+        .drop_nulls("node")
         .collect()
     )
-    pairs = pl.DataFrame(
-        {
-            "caller": [picture.name(c) for c in picture.edges.caller.tolist()],
-            "callee": [picture.name(c) for c in picture.edges.callee.tolist()],
-            "name": [picture.name(c) for c in owner.tolist()],
-        },
-        schema={"caller": pl.String, "callee": pl.String, "name": pl.String},
+
+
+def _per_edge(frames: Frames, start_ns: int, names: list[str], ends: list[tuple[int, int]]) -> pl.DataFrame:
+    numbered = pl.DataFrame(
+        {"from": [a for a, _ in ends], "to": [b for _, b in ends], "edge": range(len(ends))},
+        schema={"from": pl.Int64, "to": pl.Int64, "edge": pl.Int64},
     )
-    per_edge = (
+    sums = (
         frames.edges.lazy()
-        .filter(near)
-        .join(pairs.lazy(), on=["caller", "callee"])
-        .group_by("name", at)
-        .agg(edge=outside_ms().sum(), calls=pl.col("calls").sum().cast(pl.Float64))
-        .collect()
+        .filter(pl.col("window_start_ns") >= start_ns)
+        .group_by("caller", "callee", _window(start_ns))
+        .agg(outside=outside_ms().sum(), calls=pl.col("calls").sum(), errors=pl.col("errors").sum())
+        .with_columns(_number("caller", names).alias("from"), _number("callee", names).alias("to"))
     )
-    both = per_service.join(per_edge, on=["name", "at"], how="full", coalesce=True).with_columns(
-        n=pl.coalesce("n", "calls"),
-        own=pl.col("own").fill_null(0.0) + pl.col("edge").fill_null(0.0),
-    )
-    return Series(
-        start_ns,
-        own_ms=_arrays(both, "own", windows),
-        own_errors=_arrays(both, "origin", windows),
-        latency_ms=_arrays(per_service, "duration", windows),
-        error_ratio=_arrays(per_service, "errors", windows),
-    )
+    return sums.join(numbered.lazy(), on=["from", "to"]).collect()
 
 
-def _arrays(table: pl.DataFrame, column: str, windows: int) -> dict[str, Floats]:
-    found: dict[str, Floats] = {}
-    values = (table[column].fill_null(0.0) / table["n"]).to_numpy()
-    for name, at, value in zip(table["name"], table["at"].to_list(), values.tolist(), strict=True):
-        if name not in found:
-            found[name] = np.full(windows, np.nan)
-        found[name][at] = value
-    return found
+def _window(start_ns: int) -> pl.Expr:
+    return ((pl.col("window_start_ns") - start_ns) // WINDOW_NS).alias("at")
+
+
+def _number(column: str, names: list[str]) -> pl.Expr:
+    return pl.col(column).replace_strict(names, list(range(len(names))), default=None, return_dtype=pl.Int64)
+
+
+def _grid(table: pl.DataFrame, rows: str | Ints, values: str | Floats, shape: tuple[int, int]) -> Floats:
+    """Σ of `values` by (row, window)."""
+    row = table[rows].to_numpy() if isinstance(rows, str) else rows
+    value = table[values].to_numpy() if isinstance(values, str) else values
+    sums = np.bincount(row * shape[1] + table["at"].to_numpy(), value, shape[0] * shape[1])
+    return sums.astype(np.float64).reshape(shape)
 
 
 def step(values: Floats) -> int | None:

@@ -8,14 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from observe.diagnose import diagnose
+from observe.diagnose.addresses import resolved
 from observe.diagnose.attribution import latency, reach
-from observe.diagnose.contrast import contrast, release, rows_of
+from observe.diagnose.contrast import contrast, rows_of, sick_hosts
 from observe.diagnose.graph import _standardized, picture, service_graph
 from observe.diagnose.levels import Periods, levels, periods
+from observe.diagnose.releases import releases
 from observe.diagnose.resources import findings
 from observe.diagnose.series import step
 from observe.frames import EDGE_WINDOWS, GAUGE_WINDOWS, SELF_WINDOWS, SERVICE_WINDOWS, Frames
-from observe.types import WINDOW_NS
+from observe.settings import DiagnoseSettings
+from observe.types import WINDOW_NS, CauseKind, Shift
 
 T0 = 1_700_000_000 * 10**9
 ONSET = T0 + 30 * WINDOW_NS
@@ -76,8 +80,8 @@ def edge_rows(caller, callee, client, server, *, connection="direct", calls=100,
 def frames(selfs, edges=(), gauges=None):
     return Frames(
         pl.DataFrame(schema=SERVICE_WINDOWS),
-        pl.concat(selfs),
-        pl.concat(edges) if edges else pl.DataFrame(schema=EDGE_WINDOWS),
+        pl.concat(selfs).sort("window_start_ns", maintain_order=True),
+        pl.concat(edges).sort("window_start_ns", maintain_order=True) if edges else pl.DataFrame(schema=EDGE_WINDOWS),
         pl.DataFrame(schema=GAUGE_WINDOWS) if gauges is None else gauges,
     )
 
@@ -176,13 +180,9 @@ def test_a_cycle_ends_and_stays_bounded():
 
 
 def test_a_missing_callee_known_by_its_address_is_the_service():
-    view = picture(
-        frames(
-            [self_rows("a", 5, 5), self_rows("reranker", 5, 5)],
-            [edge_rows("a", "reranker.prod:8080", (10, 10), None, connection="external")],
-        ),
-        WHEN,
-    )
+    selfs = pl.concat([self_rows("a", 5, 5), self_rows("reranker", 5, 5)])
+    edges = edge_rows("a", "reranker.prod:8080", (10, 10), None, connection="external")
+    view = picture(frames([selfs], [resolved(edges, selfs)]), WHEN)
     assert view.virtual == ()
     assert view.services == ("a", "reranker")
 
@@ -226,9 +226,9 @@ def test_a_single_instance_cannot_be_told_from_its_service():
 def test_a_release_that_replaced_all_is_compared_with_the_past():
     old = self_rows("s", 10, 10, version="1").filter(pl.col("window_start_ns") < ONSET)
     new = self_rows("s", 10, 40, version="2").filter(pl.col("window_start_ns") >= ONSET)
-    found = release(rows_of(pl.concat([old, new]), ["s"], WHEN, "self"), ONSET)
-    assert found is not None
-    assert found.name == "2"
+    found = releases(rows_of(pl.concat([old, new]), ["s"], WHEN, "self"), "self", ONSET)
+    assert [(service, r.name, r.unit) for service, r in found.items()] == [("s", "2", "ms")]
+    assert found["s"].excess == pytest.approx(30, rel=0.02)
 
 
 def test_a_clock_that_falls_under_load_is_a_cause_and_one_that_falls_idle_is_not():
@@ -271,3 +271,154 @@ def test_a_full_cache_with_a_queue_is_told():
 def test_a_step_is_found_where_it_is_and_only_upwards(direction):
     values = np.array([1.0, 1.2, 0.9, np.nan, 1.1, 1.0, 3.0, 3.2, 2.9]) * direction
     assert step(values) == (6 if direction > 0 else None)
+
+
+@pytest.mark.parametrize("rollover", ["complete", "under way"])
+def test_a_bad_release_is_named_whether_or_not_the_old_version_still_serves(rollover):
+    before, after = pl.col("window_start_ns") < ONSET, pl.col("window_start_ns") >= ONSET
+    old = self_rows("s", 10, 12, version="1", instance="s-1")
+    new = self_rows("s", 10, 40, version="2", instance="s-2", requests=30).filter(after)
+    rows = rows_of(pl.concat([old.filter(before) if rollover == "complete" else old, new]), ["s"], WHEN, "self")
+    assert releases(rows, "self", ONSET)["s"].name == "2"
+
+
+def test_a_release_that_is_no_worse_than_the_old_version_is_not_accused():
+    old = self_rows("s", 10, 40, version="1").filter(pl.col("window_start_ns") < at(36))
+    new = self_rows("s", 10, 40, version="2").filter(pl.col("window_start_ns") >= at(36))
+    fine = self_rows("t", 10, 10, version="2").filter(pl.col("window_start_ns") >= ONSET)
+    older = self_rows("t", 10, 10, version="1").filter(pl.col("window_start_ns") < ONSET)
+    rows = rows_of(pl.concat([old, new, older, fine]), ["s", "t"], WHEN, "self")
+    assert releases(rows, "self", ONSET) == {}
+
+
+def test_a_host_is_not_named_for_services_whose_release_explains_their_trouble():
+    def on(host, service, after_ms):
+        return self_rows(service, 10, after_ms, host=host, instance=f"{service}-{host}")
+
+    selfs = pl.concat([on("h1", "a", 60), on("h1", "b", 50), on("h2", "c", 10), on("h2", "d", 10)])
+    rows = rows_of(selfs, ["a", "b", "c", "d"], WHEN, "self")
+    assert sick_hosts(rows) == {"h1": ("a", "b")}
+    assert sick_hosts(rows, {"a"}) == {}
+
+
+# ── a service that fell silent ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def lost_rows(caller, callee, calls, waited_ms=2.0, connection="external"):
+    """Calls since the onset that fail without reaching anybody."""
+    rows = edge_rows(caller, callee, (waited_ms, waited_ms), None, connection=connection, calls=calls)
+    return rows.filter(pl.col("window_start_ns") >= ONSET).with_columns(
+        errors=pl.col("calls"), callee_operation=pl.lit("POST")
+    )
+
+
+def client_rows(service, failed, *, calls=100):
+    rows = self_rows(service, 1, 1, kind="Client", operation="POST", requests=calls)
+    erring = pl.when(pl.col("window_start_ns") >= ONSET).then(failed).otherwise(0).cast(pl.UInt64)
+    return rows.with_columns(errors=erring, origin_errors=erring, error_trace_id=pl.lit("t1"))
+
+
+def until_onset(rows):
+    return rows.filter(pl.col("window_start_ns") < ONSET)
+
+
+def erring(rows, failed):
+    errors = pl.when(pl.col("window_start_ns") >= ONSET).then(failed).otherwise(0).cast(pl.UInt64)
+    return rows.with_columns(errors=errors)
+
+
+def errors_of(service, after):
+    return Shift(service, "/x", "Server", "error_ratio", 0.0, after, "1", 1e-9, 500, ONSET)
+
+
+def gateway_and_callee(callee_rows, edges, failed):
+    api = erring(self_rows("api", 5, 5), failed)
+    return frames([api, client_rows("api", failed), *callee_rows], edges)
+
+
+@pytest.mark.parametrize("waited_ms", [2.0, 1000.0])
+def test_a_service_that_fell_silent_is_the_cause_of_the_errors_of_its_callers(waited_ms):
+    view = gateway_and_callee(
+        [until_onset(self_rows("guard", 8, 8))],
+        [until_onset(edge_rows("api", "guard", (9, 9), (8, 8))), lost_rows("api", "guard:8080", 100, waited_ms)],
+        100,
+    )
+    (found,) = diagnose([errors_of("api", 1.0)], view, NOW, DiagnoseSettings())
+    first = found.causes[0]
+    assert (first.kind, first.service, first.resource) == (CauseKind.SERVICE, "guard", "")
+    assert first.score > 0.8
+    assert first.path == ("api", "guard")
+    assert first.exemplar_trace_ids == ("t1",)
+    assert any("without a trace of it in guard" in e.text for e in first.evidence)
+
+
+def test_a_caller_whose_calls_all_get_lost_while_others_get_through_is_the_cause_itself():
+    callees = ["one", "two"]
+    selfs = [erring(self_rows("api", 5, 5), 100), client_rows("api", 100), self_rows("web", 5, 5)]
+    selfs += [self_rows(c, 8, 8) for c in callees]
+    edges = [until_onset(edge_rows("api", c, (9, 9), (8, 8))) for c in callees]
+    edges += [edge_rows("web", c, (9, 9), (8, 8)) for c in callees] + [lost_rows("api", c, 100) for c in callees]
+    (found,) = diagnose([errors_of("api", 1.0)], frames(selfs, edges), NOW, DiagnoseSettings())
+    assert found.causes[0].service == "api"
+
+
+def test_one_crashed_instance_of_several_is_named_by_the_calls_that_it_lost():
+    def instance(i):
+        rows = self_rows("guard", 8, 8, instance=f"guard-{i}", requests=33)
+        return until_onset(rows) if i == 1 else rows
+
+    calls = edge_rows("api", "guard", (9, 9), (8, 8))
+    calls = calls.with_columns(
+        calls=pl.when(pl.col("window_start_ns") >= ONSET).then(66).otherwise(99).cast(pl.UInt64)
+    ).with_columns(client_sum_ms=9.0 * pl.col("calls"), server_sum_ms=8.0 * pl.col("calls"))
+    view = gateway_and_callee([instance(i) for i in range(3)], [calls, lost_rows("api", "guard-1:8080", 33)], 33)
+    (found,) = diagnose([errors_of("api", 0.33)], view, NOW, DiagnoseSettings())
+    first = found.causes[0]
+    assert (first.kind, first.service, first.resource) == (CauseKind.INSTANCE, "guard", "guard-1")
+    assert any("instance guard-1 served" in e.text for e in first.evidence)
+
+
+def test_fewer_requests_of_a_silent_service_are_its_own_doing():
+    view = gateway_and_callee(
+        [until_onset(self_rows("guard", 8, 8))],
+        [until_onset(edge_rows("api", "guard", (9, 9), (8, 8))), lost_rows("api", "guard", 100)],
+        100,
+    )
+    fewer = Shift("guard", "/x", "Server", "requests_per_s", 10.0, 0.0, "{request}/s", 1e-9, 500, ONSET)
+    (found,) = diagnose([fewer], view, NOW, DiagnoseSettings())
+    assert (found.causes[0].kind, found.causes[0].service) == (CauseKind.SERVICE, "guard")
+
+
+# ── paths ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def slow(service):
+    return Shift(service, "/x", "Server", "latency_p99_ms", 50.0, 400.0, "ms", 1e-9, 200, ONSET)
+
+
+def shop():
+    """web → api → (cart → stock, and stock itself): stock got slow."""
+    selfs = [
+        self_rows("web", 5, 5, total=(60, 120)),
+        self_rows("api", 5, 5, total=(50, 110)),
+        self_rows("cart", 5, 5, total=(15, 45)),
+        self_rows("stock", 10, 40),
+    ]
+    edges = [
+        edge_rows("web", "api", (50, 110), (50, 110)),
+        edge_rows("api", "cart", (15, 45), (15, 45)),
+        edge_rows("api", "stock", (10, 40), (10, 40)),
+        edge_rows("cart", "stock", (10, 40), (10, 40)),
+    ]
+    return frames(selfs, edges)
+
+
+@pytest.mark.parametrize(
+    ("seen", "top"),
+    [(("stock", "cart", "api", "web"), "web"), (("stock", "cart", "api"), "api"), (("stock",), "stock")],
+)
+def test_a_path_starts_at_the_topmost_symptom(seen, top):
+    (found,) = diagnose([slow(s) for s in seen], shop(), NOW, DiagnoseSettings())
+    first = found.causes[0]
+    assert first.service == "stock"
+    assert (first.path[0], first.path[-1]) == (top, "stock")
