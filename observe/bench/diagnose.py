@@ -46,6 +46,7 @@ def diagnose(folder: Path, progress: Callable[[int], None] = lambda done: None) 
         "data": folder.name,
         "cases": found,
         "scores": {name: _scores(hits, faults) for name, hits in methods.items()},
+        "metrics": _metrics(found),
         "seconds": {"mean": float(np.mean(seconds or [0.0])), "max": max(seconds, default=0.0)},
     }
 
@@ -58,6 +59,8 @@ def _one(labelled: Labelled) -> tuple[Json, int]:
         "case": labelled.name,
         "fault": labelled.fault,
         "truth": labelled.truth,
+        "metric": ranked.metric[0] if ranked.metric else "",
+        "metric_right": ranked.metric[0] in labelled.metrics if labelled.metrics and ranked.metric else None,
         "place": int(_place(ranked.services, labelled.truth)) or None,
         "ranked": ranked.services,
         "scores": [round(score, 4) for score in ranked.score],
@@ -65,6 +68,12 @@ def _one(labelled: Labelled) -> tuple[Json, int]:
         "seconds": round(seconds, 4),
     }
     return entry, len(ranked.services)
+
+
+def _metrics(found: Sequence[Json]) -> Json:
+    """Of the cases whose first service is right and whose acceptable metrics are known: is ours one of them?"""
+    right = [entry["metric_right"] for entry in found if entry["place"] == 1 and entry["metric_right"] is not None]
+    return {"cases": len(right), "right": round(float(np.mean(right)), 4) if right else 0.0}
 
 
 def _place(ranked: Sequence[str], truth: str) -> float:

@@ -75,6 +75,8 @@ def test_scores_count_a_truth_that_is_nowhere_as_a_miss(folder):
     assert (first["ranked"][0], first["place"]) == ("cart", 1)
     assert (second["ranked"][0], second["place"]) == ("pay", None)
     assert set(first["ranked"]) == set(CALLS)
+    assert (first["metric"], first["metric_right"], second["metric_right"]) == ("cpu", True, None)
+    assert result["metrics"] == {"cases": 1, "right": 1.0}
     overall = result["scores"]["observe"]["overall"]
     assert overall["cases"] == 2
     assert overall["ac@1"]["value"] == overall["avg@5"]["value"] == 0.5

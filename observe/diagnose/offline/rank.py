@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from observe.diagnose.offline.case import Case
-from observe.diagnose.offline.felt import certainty, felt
+from observe.diagnose.offline.felt import FALLEN, certainty, felt, surprise
 from observe.diagnose.offline.news import news
 from observe.diagnose.offline.places import Places, places
 from observe.diagnose.offline.shifts import Shifts, shifts
@@ -26,9 +26,10 @@ BESIDE_SPANS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Services from most to least suspect; `score` and each row of `evidence` (0..1) go with them."""
+    """Services from most to least suspect; `metric`, `score` and each row of `evidence` (0..1) go with them."""
 
     services: list[str]
+    metric: list[str]  # the service's own that moved most clearly; "" where it has none
     score: list[float]
     evidence: dict[str, list[float]]
 
@@ -50,9 +51,19 @@ def rank(case: Case) -> Ranked:
     order = np.lexsort((where.names, -score))
     return Ranked(
         where.names[order].tolist(),
+        _loudest(moved, where)[order].tolist(),
         score[order].tolist(),
         {kind: value[order].tolist() for kind, value in evidence.items()},
     )
+
+
+def _loudest(moved: Shifts, where: Places) -> NDArray[np.str_]:
+    says = np.maximum(surprise(moved.up), FALLEN * surprise(moved.down))
+    cause = moved.of("resource", "network") & (certainty(moved.up) > 0.5)  # comes before what it does to requests
+    order = np.lexsort((moved.metric, -says, ~cause))[::-1]
+    found = np.full(len(where.names), "", dtype=moved.metric.dtype if len(moved.metric) else np.str_)
+    found[where.index(moved.service[order])] = moved.metric[order]  # the last one written is the clearest
+    return found
 
 
 def _from_metrics(moved: Shifts, where: Places) -> dict[str, Floats]:
