@@ -50,6 +50,11 @@ class Contrast:
 def rows_of(selfs: pl.DataFrame, services: Sequence[str], when: Periods, of: Of) -> pl.DataFrame:
     """Per service, operation, version, instance, host and period: n, total, and the excess over the operation's level
     before, with its variance. `of` says whether time of its own, of its outgoing calls, or errors are meant."""
+    return lazy_rows(selfs, services, when, of).collect()
+
+
+def lazy_rows(selfs: pl.DataFrame, services: Sequence[str], when: Periods, of: Of) -> pl.LazyFrame:
+    """`rows_of`, not computed yet: several of them together cost little more than one."""
     client = pl.col("kind") == "Client"
     total = pl.col("origin_errors") if of == "errors" else pl.col("self_sum_ms")
     places = ["service", "operation", "kind", "version", "instance", "host"]
@@ -67,7 +72,6 @@ def rows_of(selfs: pl.DataFrame, services: Sequence[str], when: Periods, of: Of)
             windows=pl.len(),
             first_seen_ns=pl.col("window_start_ns").min(),
         )
-        .collect()
     )
     alike = ["service", "operation", "kind"]
     old = sums.filter(pl.col("period") == 0)

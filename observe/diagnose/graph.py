@@ -110,9 +110,9 @@ def picture(frames: Frames, when: Periods) -> Picture:
     """Both periods of `frames` side by side."""
     selfs = _collapsed_selfs(frames.selfs, when)
     edges = _collapsed_edges(frames.edges, when)
-    called = edges.filter(pl.col("server_sum_ms").is_not_null())["callee"]
-    services = tuple(sorted({*selfs["service"], *edges["caller"], *called}))
-    virtual = tuple(sorted(set(edges["callee"]) - set(services)))
+    called = edges.filter(pl.col("server_sum_ms").is_not_null())
+    services = tuple(sorted({*_names(selfs["service"]), *_names(edges["caller"]), *_names(called["callee"])}))
+    virtual = tuple(sorted(set(_names(edges["callee"])) - set(services)))
     numbers = pl.DataFrame({"name": [*services, *virtual]}, schema={"name": pl.String}).with_row_index("no")
     nodes = _nodes(selfs, edges, services)
     table = _edges(_with_lost(edges, services), numbers, nodes)
@@ -126,9 +126,8 @@ def _collapsed_selfs(selfs: pl.DataFrame, when: Periods) -> pl.DataFrame:
         selfs.lazy()
         .with_columns(when.mark())
         .filter(pl.col("period").is_not_null())
-        .group_by(*ALIKE, "window_start_ns", "period")
+        .group_by(*ALIKE, "window_start_ns", "period", maintain_order=True)
         .agg(pl.col(name).sum().cast(pl.Float64) for name in sums)
-        .sort(*ALIKE, "window_start_ns")
         .collect()
     )
 
@@ -141,14 +140,13 @@ def _collapsed_edges(edges: pl.DataFrame, when: Periods) -> pl.DataFrame:
         edges.lazy()
         .with_columns(when.mark())
         .filter(pl.col("period").is_not_null() & (pl.col("caller") != pl.col("callee")))
-        .group_by(*by, "window_start_ns", "period")
+        .group_by(*by, "window_start_ns", "period", maintain_order=True)
         .agg(
             pl.col("calls").sum().cast(pl.Float64),
             pl.col("errors").sum().cast(pl.Float64),
             pl.when(some_client).then(pl.col("client_sum_ms").sum()),
             pl.when(some_server).then(pl.col("server_sum_ms").sum()),
         )
-        .sort(*by, "window_start_ns")
         .collect()
     )
 
@@ -161,11 +159,12 @@ def _with_lost(edges: pl.DataFrame, services: tuple[str, ...]) -> pl.DataFrame:
     """
     unseen = pl.col("server_sum_ms").is_null() & pl.col("callee").is_in(list(services))
     edges = edges.with_columns(lost=pl.when(unseen).then("errors").otherwise(0.0))
+    if not edges["lost"].sum():
+        return edges
     after, before = pl.col("period") == 1, pl.col("period") == 0
     share = [pl.col("lost").filter(p).sum() / pl.col("calls").filter(p).sum().clip(1.0) for p in (before, after)]
     pair = ["caller", "callee"]
-    hit = edges.filter(pl.col("lost").sum().over(pair) > 0).group_by(pair).agg(rise=share[1] - share[0])
-    hit = hit.filter(pl.col("rise") > LOST)
+    hit = edges.group_by(pair).agg(rise=share[1] - share[0]).filter(pl.col("rise") > LOST)
     if not hit.height:
         return edges
     by = [*pair, "window_start_ns", "period"]
@@ -189,10 +188,7 @@ def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) 
     requests = _stacked(entry, "n0", "n1")
     own = selfs.filter(pl.col("kind") != "Client")
     work = levels(own, ALIKE, "requests", "self_sum_ms", ["origin_errors"])
-    clients = selfs.filter(pl.col("kind") == "Client")
-    away = clients.group_by("service", "period").agg(pl.col("origin_errors").sum())
-    per = {s: i for i, s in enumerate(services)}
-    at = work["service"].replace_strict(per, return_dtype=pl.Int64).to_numpy() if work.height else np.zeros(0, np.int64)
+    at = _numbers(work["service"], services)
     safe = np.maximum(requests, 1.0)
     rate = _stacked(work, "n0", "n1") / safe[:, at]
     mean = _stacked(work, "mean0", "mean1", fill=np.nan)
@@ -213,7 +209,7 @@ def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) 
         speed_error_ms=np.sqrt(summed(at, error**2, count)),
         mix_ms=summed(at, np.where(is_entry, mix, 0.0), count),
         origin=origin / safe,
-        client_origin=np.stack([_per_service(away.filter(pl.col("period") == p), services) for p in (0, 1)]) / safe,
+        client_origin=_client_origin(selfs, services) / safe,
     )
 
 
@@ -239,7 +235,9 @@ def _entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     by = ["service", "window_start_ns", "period"]
     served = selfs.filter(pl.col("kind").is_in(list(ENTRY_KINDS)))
     if served["service"].n_unique() == selfs["service"].n_unique():
-        called = edges.filter(pl.col("server_sum_ms").is_not_null() & ~pl.col("callee").is_in(_names(served)))
+        called = edges.filter(
+            pl.col("server_sum_ms").is_not_null() & ~pl.col("callee").is_in(_names(served["service"]))
+        )
         if not called.height:
             return served.group_by(by).agg(pl.col("requests", "errors", "duration_sum_ms").sum()).sort(by)
     called = edges.filter(pl.col("server_sum_ms").is_not_null()).select(
@@ -266,8 +264,8 @@ def _entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts).group_by(by).agg(pl.col("requests", "errors", "duration_sum_ms").sum()).sort(by)
 
 
-def _names(table: pl.DataFrame) -> list[str]:
-    return table["service"].unique().to_list()
+def _names(column: pl.Series) -> list[str]:
+    return column.unique().to_list()
 
 
 def outside_ms() -> pl.Expr:
@@ -334,8 +332,17 @@ def _aligned(table: pl.DataFrame, services: tuple[str, ...]) -> pl.DataFrame:
     return wanted.join(table, on="service", how="left", maintain_order="left")
 
 
-def _per_service(table: pl.DataFrame, services: tuple[str, ...]) -> Floats:
-    return _aligned(table, services)["origin_errors"].fill_null(0.0).to_numpy().astype(np.float64)
+def _client_origin(selfs: pl.DataFrame, services: tuple[str, ...]) -> Floats:
+    """(2, services) errors that began in outgoing calls."""
+    away = selfs.filter((pl.col("kind") == "Client") & (pl.col("origin_errors") > 0))
+    at, period = _numbers(away["service"], services), away["period"].to_numpy()
+    errors = away["origin_errors"].to_numpy()
+    return np.stack([summed(at, np.where(period == p, errors, 0.0), len(services)) for p in (0, 1)])
+
+
+def _numbers(names: pl.Series, services: tuple[str, ...]) -> Ints:
+    number = {name: i for i, name in enumerate(services)}
+    return np.array([number[name] for name in names.to_list()], np.int64)
 
 
 def _stacked(table: pl.DataFrame, before: str, after: str, fill: float = 0.0) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from observe.diagnose.contrast import MIN_REQUESTS, Contrast, Of, contrast, rows_of, sick_hosts
+from observe.diagnose.contrast import MIN_REQUESTS, Contrast, Of, contrast, lazy_rows, sick_hosts
 from observe.diagnose.graph import ENTRY_KINDS, Picture
 from observe.diagnose.levels import Periods
 from observe.diagnose.releases import Release, releases
@@ -60,8 +60,8 @@ class Ground:
 def ground(frames: Frames, picture: Picture) -> Ground:
     """Compares versions and hosts of the whole fleet."""
     when = picture.periods
-    time = rows_of(frames.selfs, picture.services, when, "self")
-    errors = rows_of(frames.selfs, picture.services, when, "errors")
+    wanted: tuple[Of, ...] = ("self", "errors")
+    time, errors = pl.collect_all([lazy_rows(frames.selfs, picture.services, when, of) for of in wanted])
     bad = releases(time, "self", when.after_from_ns) | releases(errors, "errors", when.after_from_ns)
     hosts = {
         host: numbers
