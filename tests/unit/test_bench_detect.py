@@ -172,11 +172,11 @@ def test_the_command_prints_detections_and_scores(folder):
     shifted, quiet = result["cases"]
     assert shifted["case"] == "shifted.csv"
     assert any(TIME_S[610] <= found["time_s"] <= TIME_S[614] for found in shifted["detections"])
-    assert min(found["score"] for found in shifted["detections"]) > 6.9
+    assert min(found["score"] for found in shifted["detections"]) > 6.2
     assert (quiet["detections"], quiet["nab"], quiet["nab_points"]) == ([], None, 0.0)
     scores = result["scores"]
     assert set(scores) == {"observe", "null", "always_on", "random", "robust_z_loop"}
-    assert scores["observe"]["nab"] > 80
+    assert scores["observe"]["nab"] > 70
     assert scores["null"]["nab"] == 0.0
     assert scores["always_on"]["nab"] < -100
     assert scores["random"]["nab"] < scores["observe"]["nab"]
@@ -210,8 +210,9 @@ def test_ticks_measure_both_on_the_same_frames():
     assert tick["series"] == 5
     assert 0 < tick["rows"] <= 5 * 363
     assert tick["seconds"] > 0
-    assert tick["loop_seconds"] > 0
-    assert tick["loop_over_detect"] == pytest.approx(tick["loop_seconds"] / tick["seconds"], rel=0.1)
+    assert tick["cpu_seconds"] > 0
+    assert tick["loop_cpu_seconds"] > 0
+    assert tick["loop_over_detect"] == pytest.approx(tick["loop_cpu_seconds"] / tick["cpu_seconds"], rel=0.1)
 
 
 def test_more_series_than_are_drawn_are_copies():
