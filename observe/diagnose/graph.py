@@ -346,4 +346,5 @@ def _numbers(names: pl.Series, services: tuple[str, ...]) -> Ints:
 
 
 def _stacked(table: pl.DataFrame, before: str, after: str, fill: float = 0.0) -> Floats:
-    return np.stack([table[name].fill_null(fill).to_numpy().astype(np.float64) for name in (before, after)])
+    both = np.stack([table[name].to_numpy() for name in (before, after)]).astype(np.float64)
+    return np.where(np.isnan(both), fill, both)

@@ -23,26 +23,30 @@ def impact(members: Sequence[Symptom], frames: Frames, picture: Picture) -> Impa
     services = tuple(sorted(picture.name(s) for s in there | callers))
     top = sorted(s for s in there if not (nx.ancestors(picture.graph, s) & there) - {s}) or sorted(there)
     names = [picture.name(s) for s in top]
-    rows = frames.windows.filter(pl.col("service").is_in(names)).with_columns(picture.periods.mark())
-    served = rows.filter(pl.col("kind").is_in(list(ENTRY_KINDS)))
-    rows = (served if served.height else rows.filter(pl.col("kind") != "Metric")).filter(pl.col("period").is_not_null())
-    return Impact(services, max(_erring(rows), _slow(rows)))
+    here = pl.col("service").is_in(names) & (pl.col("kind") != "Metric")
+    entry = pl.col("kind").is_in(list(ENTRY_KINDS))
+    rows = frames.windows.lazy().filter(here).with_columns(picture.periods.mark(), entry=entry)
+    rows = rows.filter(pl.col("period").is_not_null())
+    sums = rows.group_by("entry", "period").agg(pl.col("requests", "errors").sum()).collect()
+    if sums["entry"].any():
+        rows, sums = rows.filter("entry"), sums.filter("entry")
+    return Impact(services, max(_erring(sums), _slow(rows)))
 
 
-def _erring(rows: pl.DataFrame) -> int:
-    if not rows.height:
-        return 0
-    (before, after) = (rows.filter(pl.col("period") == period) for period in (0, 1))
-    old = int(before["errors"].sum()) / max(int(before["requests"].sum()), 1)
-    return max(0, round(int(after["errors"].sum()) - old * int(after["requests"].sum())))
+def _erring(sums: pl.DataFrame) -> int:
+    """Errors beyond the old ratio, from requests and errors by period."""
+    requests, errors = (
+        {period: int(sums.filter(pl.col("period") == period)[column].sum()) for period in (0, 1)}
+        for column in ("requests", "errors")
+    )
+    return max(0, round(errors[1] - errors[0] / max(requests[0], 1) * requests[1]))
 
 
-def _slow(rows: pl.DataFrame) -> int:
+def _slow(rows: pl.LazyFrame) -> int:
     """Requests over their operation's old P99, less the one in a hundred that always is."""
     by = ["service", "operation", "kind"]
     counts = (
-        rows.lazy()
-        .select(*by, "period", "latency_buckets")
+        rows.select(*by, "period", "latency_buckets")
         .explode("latency_buckets")
         .unnest("latency_buckets")
         .group_by(*by, "period", "bucket")
