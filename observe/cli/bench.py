@@ -1,0 +1,75 @@
+"""Commands that measure speed and quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from observe.cli.options import as_json, cli, count, print_json
+
+
+@cli.group()
+def bench() -> None:
+    """Measures speed and quality; prints machine-readable results."""
+
+
+@bench.command(name="ingest")
+@click.option("--spans", type=click.IntRange(1), default=2_000_000, show_default=True)
+@click.option("--stream", help="kafka://broker:9092 instead of the local stream")
+@click.option("--store", help="clickhouse://user:pw@host:8123/db instead of chDB")
+@click.option("--server", "servers", multiple=True, metavar="NAME=PID", help="a server whose work is counted too")
+@as_json
+def bench_ingest(spans: int, stream: str | None, store: str | None, servers: tuple[str, ...], as_json: bool) -> int:
+    """OTLP bytes in to rows readable, end to end, load generator included."""
+    from observe.bench.ingest import ingest
+
+    pids = {}
+    for server in servers:
+        name, _, pid = server.partition("=")
+        if not pid.isdigit():
+            raise click.UsageError(f"--server {server}: NAME=PID is needed")
+        pids[name] = int(pid)
+    result = ingest(spans, stream=stream, store=store, servers=pids)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo("\n".join(f"{key:28}{value}" for key, value in result.items()))
+    return 0
+
+
+@bench.command(name="diagnose")
+@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@as_json
+def bench_diagnose(data: Path, as_json: bool) -> int:
+    """Root causes of the labelled cases in a folder: ranked services, and how often they are right."""
+    from observe.bench import diagnose
+
+    result = diagnose.diagnose(data, progress=count("cases"))
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(diagnose.text(result))
+    return 0
+
+
+@bench.command(name="detect")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@click.option("--series", "sizes", type=click.IntRange(1), multiple=True, help="how many, without --data; repeatable")
+@as_json
+def bench_detect(data: Path | None, sizes: tuple[int, ...], as_json: bool) -> int:
+    """With --data the labelled gauges in a folder: when each was told of, and NAB's score. Without it the seconds and
+    memory of one look by number of series."""
+    from observe.bench import detect, ticks
+
+    if data is not None and sizes:
+        raise click.UsageError("--series goes without --data")
+    if data is not None:
+        result = detect.detect_data(data, progress=count("cases"))
+    else:
+        result = ticks.ticks(sorted(sizes) or ticks.SIZES, progress=count("series"))
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(detect.text(result))
+    return 0

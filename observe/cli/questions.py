@@ -1,0 +1,103 @@
+"""Commands that ask the API, or a ClickHouse server directly, and print the answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from observe.cli.options import (
+    api_option,
+    as_json,
+    cli,
+    client,
+    configured,
+    print_json,
+    progress,
+    reads_store_itself,
+    settings_of,
+    text_of,
+    time_of,
+)
+
+
+@cli.command()
+@configured
+@api_option
+@click.option("--from", "from_", required=True, metavar="T", help="RFC 3339 or Unix seconds")
+@click.option("--to", required=True, metavar="T", help="RFC 3339 or Unix seconds")
+@as_json
+def replay(api: str, from_: str, to: str, as_json: bool, **given: Any) -> int:
+    """Runs the watcher's code over stored windows; tells nobody and writes nothing."""
+    store_option = given["store"]
+    settings = settings_of(given)
+    from_ns, to_ns = time_of(from_, "--from"), time_of(to, "--to")
+    if to_ns <= from_ns:
+        raise click.UsageError("--to must be later than --from")
+    if reads_store_itself(settings, store_option):
+        from observe import app
+
+        with app.opened_store(settings) as store:
+            body = app.replay_of(store, from_ns, to_ns, settings, progress())
+    else:
+        body = client(api).replay(from_ns, to_ns)
+    if as_json:
+        print_json(body)
+    else:
+        click.echo("\n\n".join(map(text_of, body["incidents"])) or "no incident")
+    return 0
+
+
+@cli.command()
+@api_option
+@click.option("--state", type=click.Choice(["pending", "firing", "resolved"]))
+@as_json
+def incidents(api: str, state: str | None, as_json: bool) -> int:
+    """What is wrong, and what was."""
+    found = client(api).incidents(state=state)
+    if as_json:
+        print_json({"incidents": found})
+    for incident in [] if as_json else found:
+        click.echo(f"{incident['id']}  {incident['state']:8}  {incident['severity']:8}  {incident['title']}")
+    if not found and not as_json:
+        click.echo("no incidents", err=True)
+    return 0
+
+
+@cli.command()
+@api_option
+@click.argument("incident_id", metavar="ID")
+@click.option("--format", "format_", type=click.Choice(["markdown", "html", "json"]), default="markdown")
+@click.option("--json", "as_json", is_flag=True, help="the same as --format json")
+def explain(api: str, incident_id: str, format_: str, as_json: bool) -> int:
+    """One incident: what broke, since when, how sure, who suffers, and the evidence."""
+    body = client(api).incident(incident_id)
+    if as_json or format_ == "json":
+        print_json(body)
+    else:
+        click.echo(text_of(body, format_))
+    return 0
+
+
+@cli.command(name="audit")
+@configured
+@api_option
+@as_json
+def audit_command(api: str, as_json: bool, **given: Any) -> int:
+    """Accounts for every span, point and log record: accepted = stored + rejected + pending."""
+    store_option = given["store"]
+    settings = settings_of(given)
+    if reads_store_itself(settings, store_option):
+        from observe import app
+
+        body = app.audit_of(settings)
+    else:
+        body = client(api).audit()
+    if as_json:
+        print_json(body)
+    else:
+        click.echo(f"{'':14}{'accepted':>12}{'stored':>12}{'rejected':>12}{'pending':>12}")
+        for name, n in body["signals"].items():
+            click.echo(f"{name:14}{n['accepted']:12}{n['stored']:12}{n['rejected']:12}{n['pending']:12}")
+        click.echo(f"dead letters: {body['dead_letters']}")
+    return 0 if body["ok"] else 1
