@@ -11,11 +11,11 @@ from typing import Any, Final
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
-from collectors.split import split
 from observe import __version__
 from observe.errors import Unavailable
 from observe.interfaces import Producer
 from observe.stream import otlp
+from observe.stream.split import split
 from observe.telemetry import RECEIVED
 from observe.types import TOPICS
 

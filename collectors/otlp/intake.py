@@ -13,11 +13,11 @@ from collectors.metrics import record_bytes
 from collectors.otlp.answer import Outcome
 from collectors.otlp.budget import Budget, Lease
 from collectors.otlp.refusal import Malformed, Refusal, TooLarge, refusal_of
-from collectors.split import split
 from observe.errors import BadRecord, Unavailable
 from observe.interfaces import Producer
 from observe.settings import OtlpSettings
 from observe.stream import otlp
+from observe.stream.split import split
 from observe.telemetry import RECEIVED, REFUSED
 from observe.types import SIGNALS, TOPICS, Signal
 

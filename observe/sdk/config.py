@@ -13,6 +13,7 @@ from observe.errors import Misconfigured
 SIGNALS = ("TRACES", "METRICS", "LOGS")
 EXPORTERS = ("otlp", "console", "none")
 PROTOCOLS = ("http/protobuf", "grpc")
+KAFKA = "kafka://"
 PATHS: Mapping[str, str] = {"TRACES": "v1/traces", "METRICS": "v1/metrics", "LOGS": "v1/logs"}
 
 
@@ -24,7 +25,9 @@ class Config:
     resource: Mapping[str, str]
     exporters: Mapping[str, str]  # signal → otlp | console | none
     protocols: Mapping[str, str]  # signal → http/protobuf | grpc
-    endpoints: Mapping[str, str]  # signal → URL with its path
+    endpoints: Mapping[str, str]  # signal → URL with its path, or kafka://host:port[,host:port…]
+    kafka_client: Mapping[str, str]  # librdkafka's settings, as they are
+    partition_traces_by_id: bool
     schedule_delay_ms: float | None  # None: OTEL_BSP_SCHEDULE_DELAY says it
     metric_interval_ms: float | None  # None: OTEL_METRIC_EXPORT_INTERVAL says it
 
@@ -37,6 +40,8 @@ def resolve(
     resource: Mapping[str, str],
     schedule_delay_ms: float,
     metric_interval_ms: float,
+    kafka_client: Mapping[str, str],
+    partition_traces_by_id: bool,
 ) -> Config:
     """Raises Misconfigured, which names the argument or the variable and what is allowed."""
     for name, value in (("schedule_delay_ms", schedule_delay_ms), ("metric_interval_ms", metric_interval_ms)):
@@ -48,6 +53,8 @@ def resolve(
         exporters=exporters,
         protocols={s: _protocol(environ, s) for s in SIGNALS if exporters[s] == "otlp"},
         endpoints=_endpoints(environ, endpoint),
+        kafka_client=dict(kafka_client),
+        partition_traces_by_id=partition_traces_by_id,
         schedule_delay_ms=None if environ.get("OTEL_BSP_SCHEDULE_DELAY") else schedule_delay_ms,
         metric_interval_ms=None if environ.get("OTEL_METRIC_EXPORT_INTERVAL") else metric_interval_ms,
     )
@@ -96,9 +103,17 @@ def _endpoints(environ: Mapping[str, str], endpoint: str | None) -> dict[str, st
         variable = f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
         _check_url(variable, environ.get(variable))
         if endpoint and not environ.get(variable) and not environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-            _check_url("endpoint", endpoint)
-            endpoints[signal] = f"{endpoint.removesuffix('/')}/{PATHS[signal]}"
+            endpoints[signal] = _from_code(endpoint, signal)
     return endpoints
+
+
+def _from_code(endpoint: str, signal: str) -> str:
+    if endpoint.startswith(KAFKA):
+        if not endpoint.removeprefix(KAFKA).strip("/"):
+            raise Misconfigured(f"endpoint = {endpoint!r}: kafka://host:port[,host:port…] is needed")
+        return endpoint.rstrip("/")
+    _check_url("endpoint", endpoint)
+    return f"{endpoint.removesuffix('/')}/{PATHS[signal]}"
 
 
 def _check_url(name: str, value: str | None) -> None:

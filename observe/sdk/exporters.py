@@ -12,11 +12,16 @@ from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExport
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 
 from observe.errors import Misconfigured
-from observe.sdk.config import Config
+from observe.sdk.config import KAFKA, Config
 
 
 def spans(config: Config) -> SpanExporter | None:
     """None where OTEL_TRACES_EXPORTER=none."""
+    if brokers := _brokers(config, "TRACES"):
+        from observe.sdk.kafka import KafkaSpanExporter
+
+        by_id = config.partition_traces_by_id
+        return KafkaSpanExporter(brokers, client=config.kafka_client, partition_traces_by_id=by_id)
     if config.exporters["TRACES"] == "otlp":
         return _otlp(config, "TRACES", OTLPSpanExporter, "OTLPSpanExporter", "trace_exporter")  # type: ignore[no-any-return]
     return ConsoleSpanExporter() if config.exporters["TRACES"] == "console" else None
@@ -24,6 +29,10 @@ def spans(config: Config) -> SpanExporter | None:
 
 def metrics(config: Config) -> MetricExporter | None:
     """None where OTEL_METRICS_EXPORTER=none."""
+    if brokers := _brokers(config, "METRICS"):
+        from observe.sdk.kafka import KafkaMetricExporter
+
+        return KafkaMetricExporter(brokers, client=config.kafka_client)
     if config.exporters["METRICS"] == "otlp":
         return _otlp(config, "METRICS", OTLPMetricExporter, "OTLPMetricExporter", "metric_exporter")  # type: ignore[no-any-return]
     return ConsoleMetricExporter() if config.exporters["METRICS"] == "console" else None
@@ -31,9 +40,19 @@ def metrics(config: Config) -> MetricExporter | None:
 
 def logs(config: Config) -> LogRecordExporter:
     """Asked for only where OTEL_LOGS_EXPORTER is not none."""
+    if brokers := _brokers(config, "LOGS"):
+        from observe.sdk.kafka import KafkaLogExporter
+
+        return KafkaLogExporter(brokers, client=config.kafka_client)
     if config.exporters["LOGS"] == "otlp":
         return _otlp(config, "LOGS", OTLPLogExporter, "OTLPLogExporter", "_log_exporter")  # type: ignore[no-any-return]
     return ConsoleLogRecordExporter()
+
+
+def _brokers(config: Config, signal: str) -> str:
+    """Where the signal goes to Kafka, its brokers. Those exporters load librdkafka: imported only here."""
+    endpoint = config.endpoints.get(signal, "")
+    return endpoint.removeprefix(KAFKA) if config.exporters[signal] == "otlp" and endpoint.startswith(KAFKA) else ""
 
 
 def _otlp(config: Config, signal: str, over_http: type, name: str, module: str) -> Any:

@@ -16,15 +16,18 @@ SEVERITIES = {
 }
 
 
+EXPORTERS = ("opentelemetry", "urllib3", "observe.sdk", "observe.kafka")
+
+
 class OtlpHandler(logging.Handler):
-    """Sends records from `level` on. The exporter's own complaints are left out: they would feed on themselves."""
+    """Sends records from `level` on. The exporters' own complaints are left out: they would feed on themselves."""
 
     def __init__(self, provider: LoggerProvider, level: int = logging.WARNING) -> None:
         super().__init__(level)
         self._provider = provider
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.partition(".")[0] in ("opentelemetry", "urllib3"):
+        if record.name.startswith(EXPORTERS):
             return
         try:
             self._provider.get_logger(record.name).emit(

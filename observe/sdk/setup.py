@@ -53,8 +53,14 @@ def instrument(
     metric_interval_ms: float = 5000,
     logs: bool = False,
     views: Sequence[View] = (),
+    kafka_client: Mapping[str, str] | None = None,
+    partition_traces_by_id: bool = False,
 ) -> None:
     """Sends traces and metrics of this process to `endpoint` by OTLP/HTTP, until it ends.
+
+    An endpoint kafka://host:port[,host:port…] sends to the topics of the stream with no receiver in between;
+    `kafka_client` are librdkafka's settings for it (security.protocol, sasl.mechanisms, …), and
+    `partition_traces_by_id` is the setting of a Collector's kafkaexporter: all spans of a trace on one partition.
 
     OTEL_* variables win over arguments. Every installed opentelemetry-instrumentation-* is switched on, FastAPI and
     httpx among them. FastAPI applications made *after* this call are seen; one made before it is given as `app`.
@@ -74,6 +80,8 @@ def instrument(
         resource={**(resource or {}), **{k: v for k, v in attributes.items() if v is not None}},
         schedule_delay_ms=schedule_delay_ms,
         metric_interval_ms=metric_interval_ms,
+        kafka_client=kafka_client or {},
+        partition_traces_by_id=partition_traces_by_id,
     )
     with _lock:
         if _active is None:

@@ -17,6 +17,8 @@ def decide(environ: dict[str, str] | None = None, **changes: Any) -> Config:
         "resource": {},
         "schedule_delay_ms": 1000,
         "metric_interval_ms": 5000,
+        "kafka_client": {},
+        "partition_traces_by_id": False,
     }
     return resolve(environ or {}, **given | changes)
 
@@ -27,6 +29,15 @@ def test_an_endpoint_gets_the_path_of_each_signal():
         "METRICS": "http://collector:4318/v1/metrics",
         "LOGS": "http://collector:4318/v1/logs",
     }
+
+
+def test_brokers_are_an_endpoint_too():
+    brokers = "kafka://b1:9092,b2:9092"
+    assert set(decide(endpoint=f"{brokers}/").endpoints.values()) == {brokers}
+    one_elsewhere = decide({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://logs:4318/v1/logs"}, endpoint=brokers)
+    assert one_elsewhere.endpoints == {"TRACES": brokers, "METRICS": brokers}
+    with pytest.raises(Misconfigured, match="host:port"):
+        decide(endpoint="kafka://")
 
 
 def test_variables_win_over_arguments():

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.split import LEVELS, split
 from observe.stream import otlp
+from observe.stream.split import LEVELS, split
 from observe.types import SIGNALS, Signal
 
 

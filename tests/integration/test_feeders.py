@@ -1,0 +1,231 @@
+"""Whoever writes OTLP to our topics on a real Kafka is stored: a Collector's kafkaexporter, and our SDK's exporters."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer as RawConsumer
+from confluent_kafka import Producer as RawProducer
+from confluent_kafka import TopicPartition
+
+from observe.ingest import Mover
+from observe.sdk.kafka import KafkaSpanExporter
+from observe.settings import KafkaSettings, RetentionSettings
+from observe.store import ClickHouseStore
+from observe.stream.kafka import KafkaStream
+from observe.types import TOPICS, BatchLimits
+from tests.fixtures.records import Span, logs, metrics, request
+
+pytestmark = pytest.mark.kafka
+
+PATIENCE_S = 30.0
+
+# As a Collector's JSON marshaler writes it: 64-bit numbers as text, ids in hex, enums as integers.
+JSON_SPANS = """{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"SERVICE"}}]},
+"scopeSpans":[{"scope":{"name":"lib"},"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331",
+"parentSpanId":"","flags":256,"name":"GET /json","kind":2,"startTimeUnixNano":"NOW","endTimeUnixNano":"NOW",
+"attributes":[{"key":"http.response.status_code","value":{"intValue":"503"}},
+{"key":"tags","value":{"arrayValue":{"values":[{"stringValue":"a"},{"boolValue":true}]}}}],
+"status":{"message":"away","code":2}}]}]}]}"""
+JSON_LOGS = """{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"SERVICE"}}]},
+"scopeLogs":[{"scope":{},"logRecords":[{"timeUnixNano":"NOW","observedTimeUnixNano":"NOW","severityNumber":17,
+"severityText":"ERROR","body":{"stringValue":"out of memory"},"traceId":"","spanId":""}]}]}]}"""
+JSON_METRICS = """{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name",
+"value":{"stringValue":"SERVICE"}}]},"scopeMetrics":[{"scope":{},"metrics":[{"name":"jobs","sum":{"dataPoints":[{"startTimeUnixNano":"NOW",
+"timeUnixNano":"NOW","asInt":"7"}],"aggregationTemporality":2,"isMonotonic":true}}]}]}]}"""
+
+SDK_SERVICE = """
+import logging, sys, time
+import observe
+from opentelemetry import metrics, trace
+
+observe.instrument("SERVICE", endpoint=f"kafka://{sys.argv[1]}", logs=True,
+                   schedule_delay_ms=50, metric_interval_ms=200)
+with trace.get_tracer("t").start_as_current_span("from the SDK"):
+    logging.getLogger("shop").warning("sent by itself")
+metrics.get_meter("t").create_counter("orders").add(3)
+time.sleep(0.5)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    before = os.getcwd()  # chDB makes its own folder the working one
+    yield str(tmp_path_factory.mktemp("feeders"))
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def stream(kafka_bootstrap: str) -> KafkaStream:
+    stream = KafkaStream(kafka_bootstrap, KafkaSettings(partitions=2))
+    stream.admin().migrate()
+    return stream
+
+
+class Writer:
+    """A writer that begins at what is sent from now on."""
+
+    def __init__(self, brokers: str, stream: KafkaStream, store: ClickHouseStore) -> None:
+        self.group = uuid.uuid4().hex
+        states = stream.admin().partitions(self.group)
+        raw = RawConsumer({"bootstrap.servers": brokers, "group.id": self.group})
+        raw.commit(offsets=[TopicPartition(s.topic, s.partition, s.end) for s in states], asynchronous=False)
+        raw.close()
+        self._consumer = stream.consumer(self.group, tuple(TOPICS.values()), BatchLimits(max_age_s=0.1))
+        self._dead_letters = stream.producer()
+        self._store = store
+        self._mover = Mover(self._consumer, store, self._dead_letters, stop=lambda: False)
+
+    def until(self, sql: str, service: str, rows: int) -> list[dict[str, Any]]:
+        """Stores what comes until the query has that many rows."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if batch := self._consumer.poll(0.2):
+                self._mover.move(batch)
+            found = self._store.query(sql, {"service": service}).to_dicts()
+            if len(found) >= rows:
+                return found
+        raise AssertionError(f"{rows} rows did not come in {PATIENCE_S:.0f} s: {sql}")
+
+    def close(self) -> None:
+        self._consumer.close()
+        self._dead_letters.close()
+        self._store.close()
+
+
+@pytest.fixture(scope="module")
+def writer(kafka_bootstrap: str, stream: KafkaStream, folder: str) -> Iterator[Writer]:
+    store = ClickHouseStore(f"chdb://{folder}", RetentionSettings())
+    store.migrate()
+    writer = Writer(kafka_bootstrap, stream, store)
+    yield writer
+    writer.close()
+
+
+def like_a_collector(brokers: str, compression: str, *records: tuple[str, bytes]) -> None:
+    """Null keys, no headers, acknowledged by the leader alone: the defaults of the kafkaexporter."""
+    lost: list[Any] = []
+    producer = RawProducer({"bootstrap.servers": brokers, "compression.type": compression, "acks": 1})
+    for topic, value in records:
+        producer.produce(topic, value, on_delivery=lambda error, _: lost.append(error) if error else None)
+    assert producer.flush(PATIENCE_S) == 0
+    assert not lost
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_protobuf_of_a_collector_is_stored(kafka_bootstrap: str, writer: Writer, compression: str) -> None:
+    service = f"proto-{compression}"
+    now_ns = time.time_ns()
+    message, points = metrics(service)
+    points.add(name="depth").gauge.data_points.add(time_unix_nano=now_ns, as_double=4.5)
+    like_a_collector(
+        kafka_bootstrap,
+        compression,
+        ("otlp_spans", request([Span(service, f"op {i}") for i in range(20)], now_ns)),
+        ("otlp_metrics", message.SerializeToString()),
+        ("otlp_logs", logs(service, [{"body": "plain", "time_unix_nano": now_ns, "severity_number": 9}])),
+    )
+    named = "ServiceName = {service:String}"
+    spans = writer.until(f"SELECT SpanName, Origin FROM otel_traces WHERE {named}", service, 20)
+    assert {row["SpanName"] for row in spans} == {f"op {i}" for i in range(20)}
+    assert spans[0]["Origin"].startswith("otlp_spans/")
+    assert writer.until(f"SELECT Body FROM otel_logs WHERE {named}", service, 1) == [{"Body": "plain"}]
+    gauges = writer.until(f"SELECT MetricName, Value FROM otel_metrics_gauge WHERE {named}", service, 1)
+    assert gauges == [{"MetricName": "depth", "Value": 4.5}]
+
+
+def test_json_of_a_collector_is_stored(kafka_bootstrap: str, writer: Writer) -> None:
+    """No header says what a record is: its first byte does."""
+    service = "json"
+    texts = (("otlp_spans", JSON_SPANS), ("otlp_logs", JSON_LOGS), ("otlp_metrics", JSON_METRICS))
+    now = str(time.time_ns())
+    filled = ((topic, text.replace("SERVICE", service).replace("NOW", now).encode()) for topic, text in texts)
+    like_a_collector(kafka_bootstrap, "none", *filled)
+    named = "ServiceName = {service:String}"
+    (span,) = writer.until(f"SELECT * FROM otel_traces WHERE {named}", service, 1)
+    assert (span["TraceId"], span["ParentSpanId"]) == ("0af7651916cd43dd8448eb211c80319c", "")
+    assert (span["SpanKind"], span["StatusCode"], span["StatusMessage"]) == ("Server", "Error", "away")
+    assert dict(span["SpanAttributes"]) == {"http.response.status_code": "503", "tags": '["a",true]'}
+    assert span["Flags"] == 256
+    (record,) = writer.until(f"SELECT Body, SeverityNumber FROM otel_logs WHERE {named}", service, 1)
+    assert record == {"Body": "out of memory", "SeverityNumber": 17}
+    (point,) = writer.until(f"SELECT MetricName, Value, IsMonotonic FROM otel_metrics_sum WHERE {named}", service, 1)
+    assert point == {"MetricName": "jobs", "Value": 7.0, "IsMonotonic": True}
+
+
+def test_a_service_sends_to_kafka_by_itself(kafka_bootstrap: str, writer: Writer) -> None:
+    service = "by-itself"
+    command = [sys.executable, "-W", "error", "-c", SDK_SERVICE.replace("SERVICE", service), kafka_bootstrap]
+    subprocess.run(command, check=True, timeout=60)
+    named = "ServiceName = {service:String}"
+    (span,) = writer.until(f"SELECT SpanName, SpanId FROM otel_traces WHERE {named}", service, 1)
+    assert span["SpanName"] == "from the SDK"
+    (line,) = writer.until(f"SELECT Body, SpanId FROM otel_logs WHERE {named}", service, 1)
+    assert line == {"Body": "sent by itself", "SpanId": span["SpanId"]}
+    orders = f"SELECT max(Value) AS n FROM otel_metrics_sum WHERE MetricName = 'orders' AND {named} HAVING n > 0"
+    assert writer.until(orders, service, 1) == [{"n": 3.0}]
+
+
+def spans_of(service: str, traces: int) -> list[Any]:
+    """Finished spans of the SDK, two a trace."""
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    kept = InMemorySpanExporter()
+    provider = TracerProvider(resource=Resource({"service.name": service}), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    tracer = provider.get_tracer("t")
+    for _ in range(traces):
+        with tracer.start_as_current_span("outer"), tracer.start_as_current_span("inner"):
+            pass
+    return list(kept.get_finished_spans())
+
+
+def fnv1a(key: bytes) -> int:
+    """The 32-bit hash of Fowler, Noll and Vo (RFC 9923), read as a signed number."""
+    value = 2166136261
+    for byte in key:
+        value = (value ^ byte) * 16777619 % 2**32
+    return value - 2**32 if value >= 2**31 else value
+
+
+def test_a_trace_has_the_partition_that_a_collector_gives_it(kafka_bootstrap: str, stream: KafkaStream) -> None:
+    """The kafkaexporter's partitioner takes the remainder of the signed hash, and drops its sign."""
+    spans = spans_of("keyed", 24)
+    ends = {(s.topic, s.partition): s.end for s in stream.admin().partitions("nobody")}
+    exporter = KafkaSpanExporter(kafka_bootstrap, partition_traces_by_id=True)
+    assert exporter.export(spans).name == "SUCCESS"
+    exporter.shutdown()
+    assert exporter.export(spans).name == "FAILURE"
+    raw = RawConsumer({"bootstrap.servers": kafka_bootstrap, "group.id": uuid.uuid4().hex})
+    partitions = [p for topic, p in ends if topic == "otlp_spans"]
+    raw.assign([TopicPartition("otlp_spans", p, ends["otlp_spans", p]) for p in partitions])
+    found: dict[bytes, int] = {}
+    deadline = time.monotonic() + PATIENCE_S
+    while len(found) < 24 and time.monotonic() < deadline:
+        for record in raw.consume(50, 0.2):
+            assert record.error() is None
+            assert dict(record.headers())["items"] == b"2"
+            found[record.key()] = record.partition()
+    raw.close()
+    assert found.keys() == {format(s.context.trace_id, "032x").encode() for s in spans}
+    assert found == {key: abs(fnv1a(key)) % len(partitions) for key in found}
+    assert len(set(found.values())) > 1
+
+
+def test_a_broker_that_is_away_costs_the_service_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    exporter = KafkaSpanExporter("127.0.0.1:1", client={"delivery.timeout.ms": "200", "linger.ms": "5"})
+    with caplog.at_level(logging.WARNING, "observe.sdk.kafka"):
+        assert exporter.export(spans_of("alone", 1)).name == "FAILURE"
+    assert "spans are lost" in caplog.text
+    exporter.shutdown()
