@@ -1,0 +1,1 @@
+"""The same records through observe and through what others would use: python -m tests.benchmarks.rivals"""

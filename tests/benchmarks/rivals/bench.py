@@ -1,0 +1,252 @@
+"""One broker with the records, one server, and each contender measured alone on them."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from observe.bench.traces import TraceLoad
+from observe.stream.otlp import digest_header, items_header
+from observe.types import DEAD_LETTERS, TOPICS
+from tests.benchmarks.rivals.usage import cpu_s, forget_peak, peak_bytes
+from tests.fixtures.clickhouse import ClickHouseServer
+from tests.fixtures.kafka import KafkaBroker
+
+TOPIC = TOPICS["spans"]
+PARTITIONS = 3
+STALL_S = 15.0
+SETTLE_S = 90.0
+
+
+class Contender(Protocol):
+    """Something that moves spans from the topic into a database of its own."""
+
+    name: str
+    what: str
+    group: str
+
+    def prepare(self, bench: Bench, database: str) -> None:
+        """Creates what must exist before the start; not measured."""
+
+    def start(self, bench: Bench, database: str, log: Path) -> subprocess.Popen[bytes] | None:
+        """The pipeline as a process of its own, or None where the server does it all."""
+
+    def stop(self, bench: Bench, database: str) -> None:
+        """Undoes what would go on working after the process has ended."""
+
+
+@dataclass(slots=True)
+class Result:
+    """CPU in seconds, memory and disk in bytes. The server's work includes its merges."""
+
+    name: str
+    what: str
+    spans: int
+    rows: int = 0
+    distinct: int = 0
+    seconds: float = 0.0
+    startup_cpu_s: float = 0.0
+    pipeline_cpu_s: float = 0.0
+    server_cpu_s: float = 0.0
+    pipeline_peak: int = 0
+    server_peak: int = 0
+    parts: int = 0
+    bytes_by_table: dict[str, int] = field(default_factory=dict)
+
+    def report(self) -> dict[str, Any]:
+        million = max(self.rows, 1) / 1e6
+        disk = sum(self.bytes_by_table.values())
+        return {
+            "name": self.name,
+            "what": self.what,
+            "spans": self.spans,
+            "lost": self.spans - self.distinct,
+            "doubled": self.rows - self.distinct,
+            "seconds": round(self.seconds, 1),
+            "spans_per_s": round(self.rows / self.seconds) if self.seconds else 0,
+            "cpu_s_per_million": {
+                "pipeline": round(self.pipeline_cpu_s / million, 2),
+                "server": round(self.server_cpu_s / million, 2),
+                "together": round((self.pipeline_cpu_s + self.server_cpu_s) / million, 2),
+            },
+            "startup_cpu_s": round(self.startup_cpu_s, 2),
+            "peak_mib": {"pipeline": round(self.pipeline_peak / 2**20), "server": round(self.server_peak / 2**20)},
+            "parts": self.parts,
+            "bytes_per_span": {
+                "otel_traces": round(self.bytes_by_table.get("otel_traces", 0) / max(self.rows, 1), 1),
+                "all_tables": round(disk / max(self.rows, 1), 1),
+            },
+        }
+
+
+class Bench:
+    """The parts that all contenders share. `records` and `spans` are what the topic holds."""
+
+    def __init__(self, broker: KafkaBroker, server: ClickHouseServer, folder: Path) -> None:
+        self.broker, self.server, self.folder = broker, server, folder
+        self.http = server.url.replace("clickhouse://", "http://")
+        self.client: Client = clickhouse_connect.get_client(dsn=self.http)
+        self.admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        self.spans = 0
+
+    # ── records ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def create_topics(self) -> None:
+        config = {"max.message.bytes": str(16 * 2**20)}
+        topics = [NewTopic(t, PARTITIONS, 1, config=config) for t in (*TOPICS.values(), DEAD_LETTERS)]
+        for made in self.admin.create_topics(topics).values():
+            made.result(30)
+
+    def fill(self, spans: int, *, headers: bool, compression: str, seed: int = 1) -> None:
+        """Puts whole rounds of traces on the topic until at least `spans` are there.
+
+        With `headers` a record is what observe's receivers write, without what a Collector's kafkaexporter writes.
+        """
+        producer = Producer(
+            {
+                "bootstrap.servers": self.broker.bootstrap, "compression.type": compression, "linger.ms": 20,
+                "message.max.bytes": 8 * 2**20, "sticky.partitioning.linger.ms": 5, "log_level": 0,
+            }
+        )  # fmt: skip
+        load, start_ns = TraceLoad(seed), time.time_ns() - 600 * 10**9
+        while self.spans < spans:
+            for body, count in load.round(start_ns):
+                stated = {**items_header(count), **digest_header(body)} if headers else {}
+                producer.produce(TOPIC, body, headers=list(stated.items()))
+                self.spans += count
+            producer.flush(60)
+            start_ns += 10**9
+
+    def end(self) -> dict[int, int]:
+        """The offset past the last record, by partition."""
+        consumer = Consumer({"bootstrap.servers": self.broker.bootstrap, "group.id": "bench"})
+        ends = {p: consumer.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=30)[1] for p in range(PARTITIONS)}
+        consumer.close()
+        return ends
+
+    def committed(self, group: str) -> dict[int, int]:
+        request = ConsumerGroupTopicPartitions(group, [TopicPartition(TOPIC, p) for p in range(PARTITIONS)])
+        found = self.admin.list_consumer_group_offsets([request])[group].result(30)
+        return {p.partition: max(0, p.offset) for p in found.topic_partitions}
+
+    def has_partitions(self, group: str) -> bool:
+        """Whether somebody in the group was given partitions, so that reading begins now."""
+        try:
+            members = self.admin.describe_consumer_groups([group])[group].result(10).members
+        except KafkaException:
+            return False
+        return any(member.assignment.topic_partitions for member in members)
+
+    # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def rows(self, database: str) -> int:
+        exists = self.client.command(f"EXISTS TABLE {database}.otel_traces")
+        return int(str(self.client.command(f"SELECT count() FROM {database}.otel_traces"))) if exists else 0
+
+    def distinct(self, database: str) -> int:
+        return int(str(self.client.command(f"SELECT uniqExact(TraceId, SpanId) FROM {database}.otel_traces")))
+
+    def parts(self, database: str) -> int:
+        return int(str(self.client.command(f"SELECT count() FROM system.parts WHERE active AND database='{database}'")))
+
+    def wait_for_rows(self, database: str, stall_s: float = STALL_S) -> float:
+        """Waits until every span has a row, or none has been added for a while; when the last was added."""
+        seen, grown = -1, time.monotonic()
+        while seen < self.spans and time.monotonic() < grown + stall_s:
+            if (now := self.rows(database)) != seen:
+                seen, grown = now, time.monotonic()
+            time.sleep(0.2)
+        return grown
+
+    def settle(self, database: str) -> None:
+        """Waits until no merge has been running for two seconds."""
+        quiet, deadline = time.monotonic(), time.monotonic() + SETTLE_S
+        running = f"SELECT count() FROM system.merges WHERE database = '{database}'"
+        while time.monotonic() < min(quiet + 2.0, deadline):
+            if int(str(self.client.command(running))):
+                quiet = time.monotonic()
+            time.sleep(0.2)
+
+    def sizes(self, database: str) -> dict[str, int]:
+        """Bytes on disk by table, each merged into one part a partition first."""
+        tables = self.client.query(f"SELECT DISTINCT table FROM system.parts WHERE active AND database = '{database}'")
+        for (table,) in tables.result_rows:
+            self.client.command(f"OPTIMIZE TABLE {database}.{table} FINAL", settings={"receive_timeout": 300})
+        sizes = self.client.query(
+            "SELECT table, sum(bytes_on_disk) FROM system.parts "
+            f"WHERE active AND database = '{database}' GROUP BY table"
+        )
+        return {str(table): int(size) for table, size in sizes.result_rows}
+
+    # ── contenders ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def measure(self, contender: Contender) -> Result:
+        """Raises RuntimeError with the end of its log where the pipeline does not start."""
+        database = f"bench_{contender.name}"
+        result = Result(contender.name, contender.what, self.spans)
+        self.client.command(f"DROP DATABASE IF EXISTS {database} SYNC")
+        contender.prepare(self, database)
+        forget_peak(self.server.pid)
+        with self._running(contender, database) as process:
+            begin, server_before = time.monotonic(), cpu_s(self.server.pid)
+            result.startup_cpu_s = cpu_s(process.pid) if process else 0.0
+            result.seconds = self.wait_for_rows(database) - begin
+            self.settle(database)
+            result.server_cpu_s = cpu_s(self.server.pid) - server_before
+            if process:
+                result.pipeline_cpu_s = cpu_s(process.pid) - result.startup_cpu_s
+                result.pipeline_peak = peak_bytes(process.pid)
+            result.server_peak = peak_bytes(self.server.pid)
+        result.rows, result.distinct = self.rows(database), self.distinct(database)
+        result.parts = self.parts(database)
+        result.bytes_by_table = self.sizes(database)
+        return result
+
+    def forget(self, contender: Contender) -> None:
+        """Drops its rows and its place in the topic, so that it can run again."""
+        self.client.command(f"DROP DATABASE IF EXISTS bench_{contender.name} SYNC")
+        self.admin.delete_consumer_groups([contender.group])[contender.group].result(30)
+
+    @contextmanager
+    def _running(self, contender: Contender, database: str) -> Iterator[subprocess.Popen[bytes] | None]:
+        """The contender from the moment at which it has its partitions: its start is not what is compared."""
+        log = self.folder / f"{contender.name}-{time.monotonic_ns()}.log"
+        process = contender.start(self, database, log)
+        try:
+            deadline = time.monotonic() + 60
+            while not self.has_partitions(contender.group):
+                if (process and process.poll() is not None) or time.monotonic() > deadline:
+                    raise RuntimeError(f"{contender.name} does not start:\n{log.read_text(errors='replace')[-3000:]}")
+                time.sleep(0.02)
+            yield process
+        finally:
+            if process:
+                end(process)
+            contender.stop(self, database)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def median(results: list[Result]) -> Result:
+    """The result of the run with the middle sum of CPU seconds."""
+    middle = statistics.median_low([r.pipeline_cpu_s + r.server_cpu_s for r in results])
+    return next(r for r in results if r.pipeline_cpu_s + r.server_cpu_s == middle)
