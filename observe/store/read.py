@@ -13,6 +13,8 @@ from observe import gpus, summaries
 from observe.errors import BadRecord
 from observe.frames import GAUGE_WINDOWS, SERVICE_WINDOWS
 from observe.interfaces import Store
+from observe.store.aliases import spellings
+from observe.store.aliases import values as same
 from observe.store.rollups import sql as query_text
 from observe.store.windows import POINT_LOOKBACK_S
 from observe.types import WINDOW_NS, Incident, Json
@@ -195,9 +197,9 @@ class Reader:
         if errors_only:
             conditions.append(_ERRED)
         for number, (key, value) in enumerate((attributes or {}).items()):
-            k, v = f"{{key{number}:String}}", f"{{value{number}:String}}"
-            conditions.append(f"(SpanAttributes[{k}] = {v} OR ResourceAttributes[{k}] = {v})")
-            values |= {f"key{number}": key, f"value{number}": value}
+            k, v = f"{{keys{number}:Array(String)}}", f"{{values{number}:Array(String)}}"
+            conditions.append(f"arrayExists(k -> SpanAttributes[k] IN {v} OR ResourceAttributes[k] IN {v}, {k})")
+            values |= {f"keys{number}": list(spellings(key)), f"values{number}": list(same(key, value))}
         where = " AND ".join(conditions)
         sql = _TRACES.format(erred=_ERRED, where=where, order=ORDERS[order], limits=_LIMITS)
         found = [_trace_row(row) for row in self._store.query(sql, values).to_dicts()]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from observe.store.aliases import expand
 from observe.types import WINDOW_NS
 
 WINDOW_S = WINDOW_NS // 1_000_000_000
@@ -33,12 +34,12 @@ Ints = npt.NDArray[np.int64]
 
 @cache
 def sql(name: str) -> str:
-    """A query of the folder `queries`; `edge_windows` with its parts put in."""
+    """A query of the folder `queries`; `edge_windows` with its parts put in, attributes under all their spellings."""
     text = (files("observe.store") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
     if name == "edge_windows":
         for part in ("direct_edges", "link_edges", "virtual_edges"):
             text = text.replace(f"{{{part}}}", sql(part))
-    return text
+    return expand(text)
 
 
 @dataclass(frozen=True, slots=True)

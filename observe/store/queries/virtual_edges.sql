@@ -15,12 +15,15 @@ FROM (
         least({lookback:UInt32}, greatest({reach:UInt32}, toUInt32(intDiv(Duration, 1000000000)) + 20)) AS reach_s,
         SpanAttributes AS a,
         arrayFirst(name -> name != '', [
-            a['peer.service'], a['service.peer.name'], a['server.address'], a['net.peer.name'],
-            domain(a['url.full']), domain(a['http.url']), a['network.peer.address'],
-            a['db.namespace'], a['db.name'], a['db.system.name'], a['db.system'],
-            a['gen_ai.provider.name'], a['gen_ai.system']
+            if(a['service.peer.name'] != '' AND a['service.peer.namespace'] != '',
+                concat(a['service.peer.namespace'], '/', a['service.peer.name']), ''),
+            <<a|service.peer.name>>,
+            -- Not every old spelling of server.address: net.host.name was the caller's own.
+            a['server.address'], a['net.peer.name'], a['http.host'], domain(a['url.full']), domain(a['http.url']),
+            <<a|network.peer.address>>, <<a|db.namespace>>, <<a|db.system.name>>, <<a|gen_ai.provider.name>>,
+            <<a|messaging.destination.name>>, a['messaging.system']
         ]) AS peer,
-        concat(a['db.system.name'], a['db.system'], a['db.namespace'], a['db.name']) != '' AS database
+        concat(<<a|db.system.name>>, <<a|db.namespace>>) != '' AS database
     FROM otel_traces
     WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
         AND SpanKind IN ('Client', 'Producer')
