@@ -321,6 +321,7 @@ def _periodic_collector(process: Process, producer: Producer, kind: str, setting
 
 def _writer(process: Process, stream: Stream, store: Store, settings: Settings) -> None:
     from observe import pipeline
+    from observe.repeats import Repeats
 
     w = settings.writer
     limits = BatchLimits(w.batch_max_bytes, w.batch_max_records, w.batch_max_age_s)
@@ -329,7 +330,9 @@ def _writer(process: Process, stream: Stream, store: Store, settings: Settings) 
         consumer = stream.consumer(w.group, tuple(TOPICS.values()), limits)
         dead_letters = stream.producer()
         try:
-            pipeline.ingest(consumer, store, dead_letters, stop=stop.is_set)
+            # The local stream keeps a repeated export once by itself.
+            repeats = Repeats(store) if settings.stream.startswith("kafka://") else None
+            pipeline.ingest(consumer, store, dead_letters, stop=stop.is_set, repeats=repeats)
         finally:
             dead_letters.close()
             consumer.close()

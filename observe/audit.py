@@ -11,6 +11,7 @@ from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState
 
 NAMES = {TOPICS["spans"]: "spans", TOPICS["metrics"]: "metric_points", TOPICS["logs"]: "log_records"}
 REASONS = "SELECT Signal, Reason, count() AS items FROM rejected GROUP BY Signal, Reason ORDER BY Signal, Reason"
+REPEATED = "SELECT Topic, sum(Repeated) AS items FROM digests WHERE Repeated > 0 GROUP BY Topic"
 LETTERS_READ = 1000
 READINGS = 20
 BETWEEN_READINGS_S = 0.1
@@ -61,6 +62,7 @@ def audit(store: Store, admin: StreamAdmin, group: str, *, wait: Callable[[float
         "signals": {name: _signal([a for a in mine if a.state.topic == topic]) for topic, name in NAMES.items()},
         "partitions": [_partition(account) for account in mine],
         "reasons": _reasons(store),
+        "repeated": _repeated(store),
         "dead_letters": _dead_letters(admin, [account.state for account in accounts.values()]),
         "ok": all(account.ok for account in mine),
     }
@@ -120,6 +122,13 @@ def _reasons(store: Store) -> Json:
     for row in store.query(REASONS).iter_rows(named=True):
         reasons[NAMES[TOPICS[row["Signal"]]]][row["Reason"]] = row["items"]
     return reasons
+
+
+def _repeated(store: Store) -> Json:
+    """Items of exports that came again as far back as traces are kept; accepted counts them once."""
+    counts = dict.fromkeys(NAMES.values(), 0)
+    counts.update({NAMES[row["Topic"]]: row["items"] for row in store.query(REPEATED).iter_rows(named=True)})
+    return counts
 
 
 def _dead_letters(admin: StreamAdmin, states: Iterable[PartitionState]) -> int:

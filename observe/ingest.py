@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import replace
+from typing import TypeVar
 
 from observe.errors import BadRecord, Unavailable
 from observe.interfaces import Consumer, Producer, Store
+from observe.repeats import Repeats
 from observe.stream.dead_letters import headers_of
 from observe.stream.inspection import emptied, halves, inspect
 from observe.stream.otlp import SIGNAL_OF
 from observe.telemetry import DEAD_LETTERED, INSERT_SECONDS, RETRIES, WRITTEN
-from observe.types import DEAD_LETTERS, Batch, Record
+from observe.types import DEAD_LETTERS, Batch, Digest, Record
 
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 30.0
@@ -23,6 +25,7 @@ HEARTBEAT_S = 0.5
 CONFIRM_S = 15.0  # longer than any producer of ours tries
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -40,7 +43,9 @@ class Mover:
         *,
         stop: Callable[[], bool],
         wait: Callable[[float], None] = time.sleep,
+        repeats: Repeats | None = None,
     ) -> None:
+        self._repeats = repeats
         self._consumer = consumer
         self._store = store
         self._dead_letters = dead_letters
@@ -50,16 +55,34 @@ class Mover:
     def move(self, batch: Batch) -> None:
         """Raises Lost where the group went on without us, Stopped where the process ends first."""
         self.insist("stream", lambda: self._consumer.intend(batch))
-        found = inspect(batch)
+        fresh, digests = self._without_repeats(batch)
+        found = inspect(fresh)
         self._put_aside(found.bad)
         try:
             self._insert(found.batch, found.items)
         except BadRecord as error:
-            self._without_the_bad(batch, {record.offset for record, _ in found.bad}, error)
+            self._without_the_bad(fresh, digests, {record.offset for record, _ in found.bad}, error)
         else:
-            self.insist("stream", lambda: self._consumer.commit(batch))
+            self._done(found.batch, digests)
 
-    def _without_the_bad(self, batch: Batch, known: set[int], error: BadRecord) -> None:
+    def _without_repeats(self, batch: Batch) -> tuple[Batch, tuple[Digest, ...]]:
+        repeats = self._repeats
+        if repeats is None:
+            return batch, ()
+        fresh, digests = self.insist("store", lambda: repeats.left_out(batch))
+        for one in digests:
+            if one.repeated:
+                log.info("sent before: %s-%s-%s, %s items", batch.topic, batch.partition, one.offset, one.repeated)
+        return fresh, digests
+
+    def _done(self, stored: Batch, digests: tuple[Digest, ...]) -> None:
+        """Between insert and commit: whoever reads on from here knows what lies before."""
+        repeats = self._repeats
+        if repeats is not None:
+            self.insist("store", lambda: repeats.remember(stored, digests))
+        self.insist("stream", lambda: self._consumer.commit(stored))
+
+    def _without_the_bad(self, batch: Batch, digests: tuple[Digest, ...], known: set[int], error: BadRecord) -> None:
         """Reads every record; where that finds the bad ones, the rest goes in under the batch's own token."""
         found = inspect(batch, thorough=True)
         fresh = [(record, reason) for record, reason in found.bad if record.offset not in known]
@@ -72,7 +95,7 @@ class Mover:
         except BadRecord as again:
             self._narrow(found.batch, again)
         else:
-            self.insist("stream", lambda: self._consumer.commit(batch))
+            self._done(found.batch, digests)
 
     def _narrow(self, batch: Batch, error: BadRecord) -> None:
         """All records can be read, and yet the store refuses them together: each half becomes a batch of its own.
@@ -88,8 +111,9 @@ class Mover:
         record = batch.records[0]
         log.error("%s: the store refuses a record that is valid OTLP: %s", batch.token, error)
         self._put_aside([(record, f"refused by the store: {error}")])
-        self._insert(replace(batch, records=(emptied(record),)), 0)
-        self.insist("stream", lambda: self._consumer.commit(batch))
+        nothing = replace(batch, records=(emptied(record),))
+        self._insert(nothing, 0)
+        self._done(nothing, ())
 
     def _insert(self, batch: Batch, items: int) -> None:
         signal = SIGNAL_OF[batch.topic]
@@ -114,13 +138,12 @@ class Mover:
         except NotInTime as error:
             raise Unavailable("the dead letters are not confirmed") from error
 
-    def insist(self, part: str, step: Callable[[], None]) -> None:
+    def insist(self, part: str, step: Callable[[], T]) -> T:
         """Does the step, again and again while something is away, staying in the group meanwhile."""
         attempt = 0
         while True:
             try:
-                step()
-                return
+                return step()
             except Unavailable as error:
                 delay_s = wait_s(attempt, error.retry_after_s, random.random())
                 RETRIES.labels(part).inc()

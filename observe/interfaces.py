@@ -9,7 +9,7 @@ from typing import Protocol
 import polars as pl
 
 from observe.frames import Frames
-from observe.types import Alert, Batch, BatchLimits, Incident, Json, PartitionState, Silence
+from observe.types import Alert, Batch, BatchLimits, Digest, Incident, Json, PartitionState, Silence
 
 
 class Producer(Protocol):
@@ -101,6 +101,14 @@ class Store(Protocol):
     def insert(self, batch: Batch, items: int, /) -> None:
         """Stores one batch exactly once by its token; `items` is how many spans, points or log records it holds.
         Raises BadRecord where the bytes cannot be parsed: the caller finds the bad one and tries the others."""
+        ...
+
+    def save_digests(self, batch: Batch, digests: Sequence[Digest], /) -> None:
+        """Remembers the records of a stored batch, once by its token."""
+        ...
+
+    def digests(self, topic: str, partition: int, before_offset: int, since_ms: int, /) -> list[Digest]:
+        """Those of one partition that lie before an offset and were sent since a time; repeats are not among them."""
         ...
 
     def settle(self, now_ns: int, /) -> int:

@@ -11,6 +11,7 @@ from observe.errors import Lost, Unavailable
 from observe.frames import Frames
 from observe.ingest import Mover, Stopped
 from observe.interfaces import Consumer, Producer, Store
+from observe.repeats import Repeats
 from observe.settings import Settings
 from observe.telemetry import INCIDENTS, RETRIES, TICK_SECONDS
 from observe.types import WINDOW_NS, Incident, Severity, State
@@ -31,13 +32,15 @@ def ingest(
     *,
     stop: Callable[[], bool],
     wait: Callable[[float], None] = time.sleep,
+    repeats: Repeats | None = None,
 ) -> None:
     """Moves batches from stream to store until `stop()`: none lost, none twice.
 
     poll, intend (a restart reads exactly this range again), insert (the range is the token, so a repeat changes
-    nothing), commit. A batch under way when it stops is not committed. One batch is in memory at a time.
+    nothing), commit. A batch under way when it stops is not committed. One batch is in memory at a time. `repeats` is
+    for a stream that keeps an export twice when its sender did not hear the answer.
     """
-    mover = Mover(consumer, store, dead_letters, stop=stop, wait=wait)
+    mover = Mover(consumer, store, dead_letters, stop=stop, wait=wait, repeats=repeats)
     while not stop():
         try:
             batch = consumer.poll(POLL_S)

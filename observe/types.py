@@ -71,6 +71,16 @@ class BatchLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Digest:
+    """What is remembered of a stored record, so that the same bytes are known when they come again."""
+
+    offset: int
+    timestamp_ms: int
+    digest: bytes
+    repeated: int = 0  # items that were left out, because this record was a repeat itself
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionState:
     """How far a group has come on one partition. `committed` is the next offset to read, `end` one past the last."""
 

@@ -314,7 +314,10 @@ class Balance(Answer):
 class Audit(Answer):
     signals: dict[str, Balance]
     partitions: list[Answer]
+    reasons: dict[str, dict[str, int]] = Field({}, description="why items were rejected, and how many, by signal")
+    repeated: dict[str, int] = Field({}, description="items that were sent again, and are stored once, by signal")
     dead_letters: int
+    ok: bool = Field(description="whether every partition adds up, without gaps or overlaps")
 
 
 class Replayed(Answer):

@@ -99,5 +99,11 @@ def audit_command(api: str, as_json: bool, **given: Any) -> int:
         click.echo(f"{'':14}{'accepted':>12}{'stored':>12}{'rejected':>12}{'pending':>12}")
         for name, n in body["signals"].items():
             click.echo(f"{name:14}{n['accepted']:12}{n['stored']:12}{n['rejected']:12}{n['pending']:12}")
+        for name, reasons in body["reasons"].items():
+            for reason, items in reasons.items():
+                click.echo(f"rejected {name}: {reason} {items}")
+        for name, items in body["repeated"].items():
+            if items:
+                click.echo(f"sent again and stored once, {name}: {items}")
         click.echo(f"dead letters: {body['dead_letters']}")
     return 0 if body["ok"] else 1

@@ -10,9 +10,9 @@ import polars as pl
 
 from observe.frames import Frames
 from observe.settings import RetentionSettings
-from observe.store import incidents, ledger, migrate, otlp, silences, windows
+from observe.store import digests, incidents, ledger, migrate, otlp, silences, windows
 from observe.store.connect import Pool, translated
-from observe.types import TOPICS, Batch, Incident, Signal, Silence
+from observe.types import TOPICS, Batch, Digest, Incident, Signal, Silence
 
 FUTURE_NS = 3600 * 1_000_000_000
 """A clock may run ahead by this much; later time stamps are taken for wrong."""
@@ -54,10 +54,10 @@ class ClickHouseStore:
 
     def insert(self, batch: Batch, items: int, /) -> None:
         signal = _SIGNAL_OF[batch.topic]
-        now_ns = time.time_ns()
-        oldest_ns = now_ns - self._retention_days(signal) * 86_400 * 1_000_000_000
+        sent_ns = _sent_ns(batch, time.time_ns())
+        oldest_ns = sent_ns - self._retention_days(signal) * 86_400 * 1_000_000_000
         body = b"".join(record.value for record in batch.records)
-        body += otlp.origin(batch, items, max(oldest_ns, 1), now_ns + FUTURE_NS)
+        body += otlp.origin(batch, items, max(oldest_ns, 1), sent_ns + FUTURE_NS)
         settings = {
             **INSERT_SETTINGS,
             "format_schema": otlp.proto(signal),
@@ -65,6 +65,12 @@ class ClickHouseStore:
         }
         with self._pool.client() as client, translated(inserting=True):
             client.raw_insert(f"otlp_{signal}_in", insert_block=body, fmt="ProtobufSingle", settings=settings)
+
+    def save_digests(self, batch: Batch, found: Sequence[Digest], /) -> None:
+        digests.save(self, batch, found)
+
+    def digests(self, topic: str, partition: int, before_offset: int, since_ms: int, /) -> list[Digest]:
+        return digests.find(self, topic, partition, before_offset, since_ms)
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None, /) -> pl.DataFrame:
         with self._pool.client() as client:
@@ -105,11 +111,12 @@ class ClickHouseStore:
     def ledger(self) -> pl.DataFrame:
         return ledger.read(self, self._retention)
 
-    def append(self, table: str, rows: Sequence[Mapping[str, object]], /) -> None:
-        """Inserts a few rows of our own; columns that a row lacks take their defaults."""
+    def append(self, table: str, rows: Sequence[Mapping[str, object]], /, *, token: str = "") -> None:
+        """Inserts a few rows of our own, with a token only once; columns that a row lacks take their defaults."""
         body = b"\n".join(orjson.dumps(row) for row in rows)
-        with self._pool.client() as client:
-            client.raw_insert(table, insert_block=body, fmt="JSONEachRow", settings=dict(WRITE_SETTINGS))
+        once = {"insert_deduplicate": 1, "insert_deduplication_token": token} if token else {}
+        with self._pool.client() as client, translated(inserting=bool(token)):
+            client.raw_insert(table, insert_block=body, fmt="JSONEachRow", settings={**WRITE_SETTINGS, **once})
 
     def close(self) -> None:
         self._pool.close()
@@ -117,3 +124,10 @@ class ClickHouseStore:
     def _retention_days(self, signal: Signal) -> int:
         retention = self._retention
         return {"spans": retention.traces_days, "logs": retention.logs_days, "metrics": retention.metrics_days}[signal]
+
+
+def _sent_ns(batch: Batch, now_ns: int) -> int:
+    """When the stream took the newest record: event times are judged by it, so that a batch that comes again after a
+    crash is judged as it was the first time. A feeder whose clock runs ahead, or that has none, is judged by now."""
+    sent_ns = max(record.timestamp_ms for record in batch.records) * 1_000_000
+    return sent_ns if 0 < sent_ns <= now_ns + FUTURE_NS else now_ns

@@ -142,12 +142,12 @@ class Pool:
             self._slots.put(None)
 
     def create_database(self) -> None:
-        client = self._open(None)
-        try:
-            with translated():
+        with translated():
+            client = self._open(None)
+            try:
                 client.command(f"CREATE DATABASE IF NOT EXISTS {quoted(self.target.database)}")
-        finally:
-            client.close()
+            finally:
+                client.close()
 
     def _connect(self) -> Client:
         return self._open(self.target.database)

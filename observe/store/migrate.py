@@ -26,6 +26,7 @@ RETENTION: Mapping[str, tuple[str, str]] = {
     "otel_traces": ("Timestamp", "traces_days"),
     "otel_traces_trace_id_ts": ("Start", "traces_days"),
     "rejected": ("IngestedAt", "traces_days"),
+    "digests": ("IngestedAt", "traces_days"),
     "otel_logs": ("Timestamp", "logs_days"),
     "otel_metrics_gauge": ("TimeUnix", "metrics_days"),
     "otel_metrics_sum": ("TimeUnix", "metrics_days"),

@@ -26,7 +26,7 @@ def main(folder: str, port: str) -> None:
     app = create_app(
         Reader(store),
         store,
-        audit=lambda: {"signals": {"spans": balance}, "partitions": [], "dead_letters": 0},
+        audit=lambda: {"signals": {"spans": balance}, "partitions": [], "dead_letters": 0, "ok": True},
         replay=lambda from_ns, to_ns: {"incidents": []},
         clock=lambda: now_ns + 15 * fleet.SECOND,  # the fleet stands still, and so does its now
     )

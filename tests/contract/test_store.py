@@ -18,7 +18,7 @@ from observe.errors import BadRecord
 from observe.frames import EDGE_WINDOWS, GAUGE_WINDOWS, SELF_WINDOWS, SERVICE_WINDOWS, Frames
 from observe.settings import RetentionSettings
 from observe.store import ClickHouseStore
-from observe.types import WINDOW_NS, Impact, Incident, Severity, Silence, State
+from observe.types import WINDOW_NS, Digest, Impact, Incident, Severity, Silence, State
 from tests.fixtures.records import (
     CLIENT,
     CONSUMER,
@@ -195,6 +195,33 @@ def test_bytes_that_are_no_request_are_a_bad_record(
 def test_an_empty_request_is_accepted(store: ClickHouseStore, place: int) -> None:
     store.insert(batch("otlp_spans", place, 0, b""), 0)
     assert ledger(store, "otlp_spans", place)["next_offset"] == 1
+
+
+def test_times_are_judged_by_when_the_stream_took_the_record(store: ClickHouseStore, place: int) -> None:
+    """A batch that comes again after a crash must be judged as it was the first time."""
+    sent_ms = time.time_ns() // MS - 5 * 86_400_000
+    kept = RetentionSettings().traces_days * 86_400_000
+    spans = [Span("aged", start_ms=sent_ms - kept + 60_000), Span("ahead", start_ms=sent_ms + 2 * 3_600_000)]
+    whole = batch("otlp_spans", place, 0, request(spans, 0))
+    record = replace(whole.records[0], timestamp_ms=sent_ms)
+    store.insert(replace(whole, records=(record,)), 2)
+    got = ledger(store, "otlp_spans", place)
+    assert (got["stored"], got["rejected"]) == (1, 1)
+    reasons = store.query("SELECT ServiceName, Reason FROM rejected WHERE Partition = {p:Int32}", {"p": place})
+    assert reasons.rows() == [("ahead", "time_out_of_range")]
+
+
+def test_digests_are_remembered_once_by_the_token_of_their_batch(store: ClickHouseStore, place: int) -> None:
+    whole = batch("otlp_spans", place, 10, b"a", b"b", b"c")
+    found = [Digest(10, 5_000, b"\x00" * 16), Digest(11, 6_000, b"\xff" * 16), Digest(12, 7_000, b"\x00" * 16, 3)]
+    for _ in range(2):
+        store.save_digests(whole, found)
+    store.save_digests(whole, [])
+    assert store.digests("otlp_spans", place, 13, 0) == found[:2]
+    assert store.digests("otlp_spans", place, 11, 0) == found[:1]
+    assert store.digests("otlp_spans", place, 13, 5_500) == found[1:2]
+    assert store.digests("otlp_logs", place, 13, 0) == []
+    assert store.query("SELECT sum(Repeated) AS n FROM digests WHERE Partition = {p:Int32}", {"p": place}).item() == 3
 
 
 def test_the_ledger_shows_gaps_and_overlaps(store: ClickHouseStore, place: int, base_ns: int) -> None:

@@ -31,6 +31,8 @@ class Scripted:
         return pl.DataFrame(rows, schema=list(row())) if rows else pl.DataFrame(schema=list(row()))
 
     def query(self, sql: str) -> pl.DataFrame:
+        if "FROM digests" in sql:
+            return pl.DataFrame({"Topic": [TOPIC], "items": [7]})
         assert "FROM rejected" in sql
         return pl.DataFrame({"Signal": ["spans", "logs"], "Reason": ["trace_id", "time"], "items": [10, 3]})
 
@@ -56,6 +58,7 @@ def test_accepted_is_stored_and_rejected_and_pending() -> None:
     assert body["signals"]["spans"] == {"accepted": 200, "stored": 90, "rejected": 10, "pending": 100}
     assert body["signals"]["log_records"] == {"accepted": 0, "stored": 0, "rejected": 0, "pending": 0}
     assert body["reasons"] == {"spans": {"trace_id": 10}, "metric_points": {}, "log_records": {"time": 3}}
+    assert body["repeated"] == {"spans": 7, "metric_points": 0, "log_records": 0}
     assert (body["ok"], body["dead_letters"]) == (True, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observe.errors import BadRecord, Misconfigured, Unavailable
-from observe.store import otlp, rollups
+from observe.store import ClickHouseStore, otlp, rollups
 from observe.store.connect import target, translated
 from observe.store.migrate import RETENTION, migrations
 from observe.store.rollups import LOOKBACK_S, REACH_S, SLACK_S, Reach
@@ -129,3 +130,12 @@ def test_chunks_cover_every_window_once(windows: list[tuple[int, int]]) -> None:
 def test_the_edge_query_is_complete() -> None:
     assert "{direct_edges}" not in rollups.sql("edge_windows")
     assert rollups.sql("edge_windows").count("UNION ALL") == 2
+
+
+def test_a_server_that_is_away_at_the_start_is_waited_for() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        store = ClickHouseStore(f"clickhouse://127.0.0.1:{taken.getsockname()[1]}/x")
+        with pytest.raises(Unavailable):
+            store.migrate()
+        store.close()

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from observe.errors import BadRecord, Unavailable
 from observe.settings import KafkaSettings
 from observe.stream.kafka import config
+from observe.stream.otlp import DIGEST_HEADER
 
 BUFFER_BYTES = 128 * 2**20
 TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
@@ -41,6 +42,8 @@ class KafkaProducer:
                 BadRecord(f"a record of {len(value)} bytes is larger than kafka.max_message_bytes = {self._limit}")
             )
             return future
+        if key is None and headers is not None:
+            key = headers.get(DIGEST_HEADER)  # equal bytes to one partition, where the writer knows them
         try:
             with self._using:
                 self._producer.produce(

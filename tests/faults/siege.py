@@ -1,0 +1,217 @@
+"""Processes die, freeze and starve under load; afterwards every item is looked for.
+
+`python -m tests.faults.siege --kills 50 --seed 1` besieges each deployment in turn and prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from observe.settings import Settings
+from observe.stream import open_stream
+from observe.types import SIGNALS, Signal
+from tests.faults.deployments import Deployment
+from tests.faults.load import Load, is_wrong
+
+NAMES: dict[Signal, str] = {"spans": "spans", "metrics": "metric_points", "logs": "log_records"}
+DEPLOYMENTS = (("kafka", "clickhouse"), ("local", "chdb"), ("kafka", "chdb"), ("local", "clickhouse"))
+PATIENCE_S = 240.0
+GROUP = "observe-writer"
+
+Fault = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How hard it gets. `freeze_s` is longer than a Kafka session here; the store stays away for `away_s` once."""
+
+    kills: int
+    seed: int
+    exports_per_s: float = 40.0
+    freeze_s: float = 5.0
+    full_s: float = 5.0
+    away_s: float = 60.0
+    pause_s: float = 2.0
+    patience_s: float = PATIENCE_S
+
+
+def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[str], None] = lambda text: None) -> Any:
+    """The books after the siege; `problems` is empty where all is well."""
+    chance = random.Random(plan.seed)
+    deployment = Deployment(folder, stream, store)
+    began = time.monotonic()
+    try:
+        load = Load(deployment.senders(), seed=plan.seed, exports_per_s=plan.exports_per_s)
+        try:
+            happened = _attack(deployment, plan, chance, say)
+        finally:
+            load.stop(plan.patience_s)
+        say(f"{load.items()} items acknowledged; waiting until they are stored")
+        _wait_until_read(deployment, plan.patience_s)
+        deployment.check_alive()
+        memory = deployment.memory()
+        audit = deployment.audit()
+        deployment.stop_all()
+        held = deployment.stored()
+    except AssertionError as error:
+        raise AssertionError(f"seed {plan.seed}: {error}\n{deployment.tails()}") from error
+    finally:
+        deployment.close()
+    problems = [*_books(audit, load), *_rows(held, load)]
+    return {
+        "stream": stream, "store": store, "seed": plan.seed, "kills": deployment.kills, "faults": happened,
+        "seconds": round(time.monotonic() - began), "acknowledged": {s: len(load.acknowledged[s]) for s in SIGNALS},
+        "refused_exports": load.refused, "repeated_exports": load.repeated, "peak_mib": dict(memory),
+        "signals": audit["signals"], "repeated": audit["repeated"], "dead_letters": audit["dead_letters"],
+        "problems": problems,
+    }  # fmt: skip
+
+
+# ── what happens ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _attack(deployment: Deployment, plan: Plan, chance: random.Random, say: Callable[[str], None]) -> dict[str, int]:
+    faults = _faults(deployment, plan, chance)
+    happened = dict.fromkeys(faults, 0)
+    deck: list[str] = []
+    while deployment.kills < plan.kills or deck:
+        if not deck:  # each kind before any comes again
+            deck = chance.sample(sorted(faults), len(faults))
+        name = deck.pop()
+        time.sleep(plan.pause_s * chance.random())
+        say(f"{name} ({deployment.kills} kills)")
+        faults[name]()
+        happened[name] += 1
+        deployment.check_alive()
+    return happened
+
+
+def _faults(deployment: Deployment, plan: Plan, chance: random.Random) -> dict[str, Fault]:
+    faults: dict[str, Fault] = {}
+    away = iter([plan.away_s])
+
+    def again(name: str) -> None:
+        deployment.kill(name)
+        time.sleep(chance.random())
+        deployment.start(name)
+
+    def twice() -> None:
+        again("up")
+        time.sleep(chance.random())
+        again("up")
+
+    def freeze(name: str) -> None:
+        with deployment.frozen(name):
+            time.sleep(plan.freeze_s)
+
+    def fill(pid: int) -> None:
+        with deployment.no_space(pid):
+            time.sleep(plan.full_s)
+
+    if deployment.server is None:
+        faults["kill up"] = lambda: again("up")
+        faults["kill up twice"] = twice
+        faults["disk full"] = lambda: fill(deployment.pid("up"))
+    else:
+        server = deployment.server
+        for kind in ("receiver", "writer"):
+            faults[f"kill {kind}"] = partial(_any_of, deployment, kind, chance, again)
+            faults[f"replace {kind}"] = partial(_any_of, deployment, kind, chance, deployment.replace)
+        faults["freeze writer"] = lambda: freeze(chance.choice(deployment.names("writer")))
+        faults["kill store"] = lambda: deployment.kill_store(next(away, 1.0))
+        faults["disk of the store full"] = lambda: fill(server.pid)
+        if deployment.broker is None:
+            faults["disk of the stream full"] = lambda: fill(deployment.pid("receiver-0"))
+    if deployment.broker is not None:
+        faults["kill broker"] = lambda: deployment.kill_broker(chance.random())
+    return faults
+
+
+def _any_of(deployment: Deployment, kind: str, chance: random.Random, act: Callable[[str], None]) -> None:
+    act(chance.choice(deployment.names(kind)))
+
+
+def _wait_until_read(deployment: Deployment, patience_s: float) -> None:
+    """Until the writers have committed all there is."""
+    deadline = time.monotonic() + patience_s
+    admin = open_stream(Settings(stream=deployment.stream)).admin()
+    try:
+        while True:
+            states = [s for s in admin.partitions(GROUP) if s.topic != "otlp_dead_letters"]
+            behind = {f"{s.topic}-{s.partition}": s.end - s.committed for s in states if s.committed < s.end}
+            if not behind:
+                return
+            assert time.monotonic() < deadline, f"records are never stored: {behind}"
+            time.sleep(0.3)
+    finally:
+        admin.close()
+
+
+# ── what is left ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _books(audit: Any, load: Load) -> list[str]:
+    problems = [] if audit["ok"] else [f"the audit is not ok: {[p for p in audit['partitions'] if not p['ok']]}"]
+    for signal in SIGNALS:
+        said, sent = audit["signals"][NAMES[signal]], load.acknowledged[signal]
+        wrong = sum(is_wrong(signal, item) for item in sent)
+        expected = {"accepted": len(sent), "stored": len(sent) - wrong, "rejected": wrong, "pending": 0}
+        if said != expected:
+            problems.append(f"{signal}: the audit says {said}, acknowledged was {expected}")
+    unequal = [p for p in audit["partitions"] if p["accepted"] != p["stored"] + p["rejected"]]
+    return [*problems, *(f"does not add up: {partition}" for partition in unequal)]
+
+
+def _rows(held: Any, load: Load) -> list[str]:
+    problems = []
+    for signal in SIGNALS:
+        items = held["items"][signal]
+        good = {item for item in load.acknowledged[signal] if not is_wrong(signal, item)}
+        found = set(items)
+        for what, count in (("lost", len(good - found)), ("doubled", len(items) - len(found)),
+                            ("never sent", len(found - good))):  # fmt: skip
+            if count:
+                problems.append(f"{signal}: {count} {what}, {sorted(good ^ found)[:5]}")
+    if held["requests"] != held["spans"] or held["differing_windows"]:
+        problems.append(f"service_windows counts {held['requests']} requests, otel_traces holds {held['spans']} spans")
+    if held["traces"] != held["looked_up"]:
+        problems.append(f"{held['traces']} traces, {held['looked_up']} in the lookup by id")
+    return problems
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--kills", type=int, default=50, help="kill -9 in all, at least [50]")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--only", help="one deployment, e.g. kafka+clickhouse")
+    parser.add_argument("--exports-per-s", type=float, default=40.0)
+    parser.add_argument("--away-s", type=float, default=60.0, help="how long the store stays away once [60]")
+    options = parser.parse_args(arguments)
+    chosen = [pair for pair in DEPLOYMENTS if options.only in (None, "+".join(pair))]
+    results = []
+    for n, (stream, store) in enumerate(chosen):
+        plan = Plan(-(-options.kills // len(chosen)), options.seed + n, options.exports_per_s, away_s=options.away_s)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            results.append(besiege(Path(folder), stream, store, plan, _tell(f"{stream}+{store}")))
+    whole = {"seed": options.seed, "kills": sum(result["kills"] for result in results), "deployments": results}
+    whole["ok"] = not any(result["problems"] for result in results)
+    sys.stdout.write(json.dumps(whole, indent=2) + "\n")
+    return 0 if whole["ok"] else 1
+
+
+def _tell(who: str) -> Callable[[str], None]:
+    return lambda text: print(f"{time.strftime('%H:%M:%S')} {who}: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
