@@ -21,8 +21,8 @@ ONE_SPAN_A_REQUEST = ["receive", "send"]
 
 def instrument_libraries(environ: Mapping[str, str], excluded_urls: str | None) -> list[str]:
     """Names of the libraries now instrumented; a broken instrumentation is told in the log and left out."""
-    # The stable names of HTTP attributes; the old ones are the default of the instrumentations still.
-    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    # The instrumentations still send the old names of attributes unless they are told not to.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database,gen_ai_latest_experimental")
     unwanted = {name.strip() for name in environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
     done = []
     for entry in sorted(entry_points(group="opentelemetry_instrumentor"), key=lambda e: e.name):

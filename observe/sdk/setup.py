@@ -44,6 +44,7 @@ def instrument(
     service_name: str | None = None,
     *,
     endpoint: str | None = None,
+    namespace: str | None = None,
     version: str | None = None,
     instance_id: str | None = None,
     resource: Mapping[str, str] | None = None,
@@ -62,6 +63,7 @@ def instrument(
     `kafka_client` are librdkafka's settings for it (security.protocol, sasl.mechanisms, …), and
     `partition_traces_by_id` is the setting of a Collector's kafkaexporter: all spans of a trace on one partition.
 
+    With a `namespace` the service is known as `namespace/service_name` everywhere: two teams may each have a `gateway`.
     OTEL_* variables win over arguments. Every installed opentelemetry-instrumentation-* is switched on, FastAPI and
     httpx among them. FastAPI applications made *after* this call are seen; one made before it is given as `app`.
     `excluded_urls` is a comma-separated list of regular expressions of paths that make no spans. `logs` sends log
@@ -72,7 +74,7 @@ def instrument(
     are kept in a bounded queue, and the service goes on.
     """
     global _active
-    attributes = {"service.version": version, "service.instance.id": instance_id}
+    attributes = {"service.namespace": namespace, "service.version": version, "service.instance.id": instance_id}
     config = resolve(
         os.environ,
         service_name=service_name,

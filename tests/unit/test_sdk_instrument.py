@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +23,7 @@ import uvicorn
 
 early = FastAPI()
 for _ in range(2):
-    observe.instrument("shop", endpoint=sys.argv[1], version="1.2.3", instance_id="shop-1",
+    observe.instrument("shop", endpoint=sys.argv[1], namespace="retail", version="1.2.3", instance_id="shop-1",
                        resource={"host.name": "node-x"}, app=early, excluded_urls="/health", logs=True)
 try:
     observe.instrument("another")
@@ -94,6 +97,7 @@ def points(metric: Received) -> list[dict[str, object]]:
 def test_the_resource_says_who_and_where(sink: Sink):
     assert {
         "service.name": "shop",
+        "service.namespace": "retail",
         "service.version": "1.2.3",
         "service.instance.id": "shop-1",
         "host.name": "node-x",
@@ -207,3 +211,16 @@ def test_an_endpoint_that_is_away_does_not_hold_the_service():
 def test_a_bare_import_needs_no_sdk():
     code = "import observe, sys; assert not any(m.startswith('opentelemetry') for m in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_the_readme_does_what_it_says():
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    snippet = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "inference_span" in block)
+    with otlp_sink() as sink:
+        environ = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url}
+        subprocess.run([sys.executable, "-W", "error", "-c", snippet], check=True, timeout=60, env=environ)
+        (span,) = sink.spans
+    assert span.resource["service.name"] == "llm-engine"
+    assert {"service.instance.id", "host.name"} <= span.resource.keys()
+    assert (span.item.name, span.item.kind) == ("chat llama-3-70b", 3)
+    assert (span.attributes["gen_ai.usage.input_tokens"], span.attributes["gen_ai.usage.output_tokens"]) == (812, 143)
