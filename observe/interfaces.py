@@ -134,6 +134,18 @@ class Store(Protocol):
 
     def save_notified(self, incident_id: str, receiver: str, version: int, /) -> None: ...
 
+    def save_look(self, at_ns: int, inputs: bytes, kept: Sequence[Incident], /) -> None:
+        """Keeps what a look was given, and the incidents that it left, for audits."""
+        ...
+
+    def diagnosed(self, incident_id: str, /) -> tuple[int, Json] | None:
+        """Time of the newest look that was kept of an incident, and the incident's JSON as that look left it."""
+        ...
+
+    def inputs(self, at_ns: int, /) -> bytes | None:
+        """What the look of that time was given; None where it is not kept."""
+        ...
+
     def silences(self, now_ns: int, /) -> list[Silence]:
         """Those that have not ended at `now_ns`."""
         ...

@@ -139,12 +139,18 @@ class CauseKind(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+Numbers = tuple[tuple[str, float], ...]
+"""Numbers by name, in a fixed order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One reason in words with its number: kind="self_time", text="self time of llm-engine rose from 80 to 430 ms"."""
 
     kind: str  # self_time | edge_time | error_origin | order | correlation | contrast | resource | traffic | version …
     text: str
+    numbers: Numbers = ()  # those in the text, unrounded
+    query: str = ""  # address on the API that gives the numbers again; "" where only the whole diagnosis does
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +173,8 @@ class RuledOut:
     service: str
     resource: str
     because: str
+    numbers: Numbers = ()  # those of `because`
+    query: str = ""  # as of Evidence
 
 
 @dataclass(frozen=True, slots=True)

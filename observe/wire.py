@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from observe.errors import BadRecord
-from observe.types import Cause, CauseKind, Evidence, Impact, Incident, Json, RuledOut, Severity, Shift, State
+from observe.types import Cause, CauseKind, Evidence, Impact, Incident, Json, Numbers, RuledOut, Severity, Shift, State
+
+API_PREFIX = "/api/v1"
 
 
 def rfc3339(time_ns: int) -> str:
@@ -53,7 +55,10 @@ def incident_json(incident: Incident) -> Json:
         "resolved_at": None if incident.resolved_ns is None else rfc3339(incident.resolved_ns),
         "symptoms": [_symptom(shift) for shift in incident.symptoms],
         "causes": [_cause(cause) for cause in incident.causes],
-        "ruled_out": [{"service": r.service, "resource": r.resource, "because": r.because} for r in incident.ruled_out],
+        "ruled_out": [
+            {"service": r.service, "resource": r.resource, "because": r.because, **_sentence(r)}
+            for r in incident.ruled_out
+        ],
         "impact": {
             "services": list(incident.impact.services),
             "requests_affected": incident.impact.requests_affected,
@@ -100,12 +105,12 @@ def incident_from_json(body: Any) -> Incident:
                 score=c["score"],
                 share=c["share"],
                 path=tuple(c["path"]),
-                evidence=tuple(Evidence(e["kind"], e["text"]) for e in c["evidence"]),
+                evidence=tuple(Evidence(e["kind"], e["text"], *_asked(e)) for e in c["evidence"]),
                 exemplar_trace_ids=tuple(c["exemplar_trace_ids"]),
             )
             for c in body["causes"]
         ),
-        ruled_out=tuple(RuledOut(r["service"], r["resource"], r["because"]) for r in body["ruled_out"]),
+        ruled_out=tuple(RuledOut(r["service"], r["resource"], r["because"], *_asked(r)) for r in body["ruled_out"]),
         impact=Impact(tuple(body["impact"]["services"]), body["impact"]["requests_affected"]),
     )
 
@@ -135,9 +140,18 @@ def _cause(cause: Cause) -> Json:
         "score": _rounded(cause.score),
         "share": _rounded(cause.share),
         "path": list(cause.path),
-        "evidence": [{"kind": e.kind, "text": e.text} for e in cause.evidence],
+        "evidence": [{"kind": e.kind, "text": e.text, **_sentence(e)} for e in cause.evidence],
         "exemplar_trace_ids": list(cause.exemplar_trace_ids),
     }
+
+
+def _sentence(said: Evidence | RuledOut) -> Json:
+    return {"numbers": {name: _rounded(value) for name, value in said.numbers}, "query": said.query}
+
+
+def _asked(body: Any) -> tuple[Numbers, str]:
+    """Incidents that were stored before sentences had numbers and queries have none."""
+    return tuple((name, value) for name, value in body.get("numbers", {}).items()), body.get("query", "")
 
 
 def _rounded(value: float) -> float:

@@ -46,6 +46,8 @@ class Symptom(Answer):
 class EvidenceItem(Answer):
     kind: str
     text: str
+    numbers: dict[str, float] = Field(default={}, description="those in the text")
+    query: str = Field("", description='address that gives the numbers again; "": the replay of the incident does')
 
 
 class CauseItem(Answer):
@@ -64,6 +66,8 @@ class RuledOutItem(Answer):
     service: str
     resource: str
     because: str
+    numbers: dict[str, float] = Field(default={}, description="those in the text")
+    query: str = Field("", description="as of evidence")
 
 
 class ImpactItem(Answer):

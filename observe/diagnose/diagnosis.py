@@ -130,7 +130,8 @@ class _Court:
         reasons = [*evidence(suspect, place, members, self.judge), *_quoted(service, self.context)]
         if place.kind is CauseKind.HOST and (on := self.given.hosts.get(place.resource)):
             others = ", ".join(self.judge.picture.name(n) for n in on)
-            reasons.insert(0, Evidence("contrast", f"{len(on)} services are slow on {place.resource} only: {others}"))
+            text = f"{len(on)} services are slow on {place.resource} only: {others}"
+            reasons.insert(0, Evidence("contrast", text, (("services", float(len(on))),)))
         score = confidence(suspect)
         if place.device is not None:
             score = 1 - (1 - score) * (1 - 0.5 * place.device.strength * suspect.share)
@@ -184,7 +185,11 @@ def _quoted(service: str, context: Sequence[Shift]) -> list[Evidence]:
     """Gauges of the service that moved too, the surest first."""
     mine = sorted((s for s in context if s.service == service), key=lambda s: (s.p_value, s.measure, s.operation))
     return [
-        Evidence("resource", f"{s.measure} of {s.service} went from {s.before:.4g} to {s.after:.4g} {s.unit}".rstrip())
+        Evidence(
+            "resource",
+            f"{s.measure} of {s.service} went from {s.before:.4g} to {s.after:.4g} {s.unit}".rstrip(),
+            (("before", s.before), ("after", s.after)),
+        )
         for s in mine[:3]
     ]
 

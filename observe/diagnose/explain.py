@@ -1,4 +1,7 @@
-"""Evidence in words: every sentence carries its number and unit, and the same input gives the same text."""
+"""Evidence in words: every sentence carries its number and unit, and the question that gives the number again.
+
+The same input gives the same text. A sentence whose number only the whole diagnosis gives has no question of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from observe.diagnose.blame import Blamer
+from observe.diagnose.compare import Question
 from observe.diagnose.contrast import Contrast
+from observe.diagnose.graph import Floats
+from observe.diagnose.levels import Periods
 from observe.diagnose.narrow import Place
 from observe.diagnose.rank import Suspect
+from observe.diagnose.resources import Finding
 from observe.diagnose.symptoms import Symptom
-from observe.types import Evidence, RuledOut
+from observe.types import Evidence, Numbers, RuledOut
 
 
 def ms(value: float) -> str:
@@ -40,12 +47,14 @@ def evidence(suspect: Suspect, place: Place, members: Sequence[Symptom], blamer:
     if suspect.node == blamer.outside:
         outside = blamer.traffic.outside.sum(axis=1)
         text = f"requests from outside went from {outside[0]:.1f} to {outside[1]:.1f} per second"
-        return (Evidence("traffic", text),)
+        numbers = ("before", float(outside[0])), ("after", float(outside[1]))
+        asked = Question("outside_requests_per_s", picture.periods)
+        return (Evidence("traffic", text, numbers, asked.query),)
     if suspect.node < len(picture.services):
         found += _own(suspect, blamer)
     found += _edges(suspect, blamer)
     found += _accounts(suspect, members, blamer)
-    found += _place(place)
+    found += _place(place, suspect, picture.periods)
     found += _order(suspect)
     return tuple(found)
 
@@ -58,12 +67,19 @@ def _own(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
         text = (
             f"self time of {suspect.name} rose from {ms(nodes.self_ms[0, s])} to {ms(nodes.self_ms[1, s])} per request"
         )
-        found.append(Evidence("self_time", f"{text} ({speed / max(noise, 1e-9):.0f} standard errors)"))
+        asked = Question("self_time_ms", blamer.picture.periods, suspect.name)
+        text = f"{text} ({speed / max(noise, 1e-9):.0f} standard errors)"
+        found.append(Evidence("self_time", text, _both(nodes.self_ms[:, s]), asked.query))
     before, after = float(nodes.origin[0, s]), float(nodes.origin[1, s])
     if suspect.errors and after > before:
         text = f"errors that began in {suspect.name} rose from {percent(before)} to {percent(after)} of its requests"
-        found.append(Evidence("error_origin", text))
+        asked = Question("errors_begun", blamer.picture.periods, suspect.name)
+        found.append(Evidence("error_origin", text, _both(nodes.origin[:, s]), asked.query))
     return found
+
+
+def _both(pair: Sequence[float] | Floats) -> Numbers:
+    return ("before", float(pair[0])), ("after", float(pair[1]))
 
 
 def _edges(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
@@ -78,16 +94,20 @@ def _edges(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
         caller, callee = picture.name(int(edges.caller[i])), picture.name(int(edges.callee[i]))
         what = "calls" if int(edges.callee[i]) >= len(picture.services) else "the way of calls"
         text = f"{what} from {caller} to {callee} took {ms(per_call[0])} before, {ms(per_call[1])} after"
-        found.append(Evidence("edge_time", text))
+        asked = Question("edge_time_ms", picture.periods, caller, callee)
+        found.append(Evidence("edge_time", text, _both(per_call), asked.query))
     for i in mine.tolist():
         if suspect.errors and edges.errors[1, i] > edges.errors[0, i] + 0.01 * edges.calls[1, i]:
             caller, callee = picture.name(int(edges.caller[i])), picture.name(int(edges.callee[i]))
             ratio = edges.errors[:, i] / np.maximum(edges.calls[:, i], 1e-9)
             text = f"errors of calls from {caller} to {callee} rose from {percent(ratio[0])} to {percent(ratio[1])}"
+            numbers = _both(ratio)
             if blamer.lost[i]:
-                lost = edges.lost[1, i] / max(float(edges.errors[1, i]), 1e-9)
-                text = f"{text}, {percent(min(lost, 1.0))} of them without a trace of it in {callee}"
-            found.append(Evidence("error_origin", text))
+                lost = min(float(edges.lost[1, i]) / max(float(edges.errors[1, i]), 1e-9), 1.0)
+                text = f"{text}, {percent(lost)} of them without a trace of it in {callee}"
+                numbers = (*numbers, ("lost", lost))
+            asked = Question("call_errors", picture.periods, caller, callee)
+            found.append(Evidence("error_origin", text, numbers, asked.query))
     return found
 
 
@@ -102,13 +122,14 @@ def _accounts(suspect: Suspect, members: Sequence[Symptom], blamer: Blamer) -> l
         if member.aspect == "latency":
             change = float(blamer.picture.nodes.duration_change_ms[member.service])
             text = f"accounts for {percent(share)} of the {ms(change)} by which requests of {where} changed on average"
-            found.append(Evidence("attribution", text))
+            found.append(Evidence("attribution", text, (("share", share), ("change", change))))
         if member.aspect == "errors":
-            found.append(Evidence("attribution", f"{percent(share)} of the new errors of {where} began here"))
+            text = f"{percent(share)} of the new errors of {where} began here"
+            found.append(Evidence("attribution", text, (("share", share),)))
     return found
 
 
-def _place(place: Place) -> list[Evidence]:
+def _place(place: Place, suspect: Suspect, when: Periods) -> list[Evidence]:
     found = []
     if place.released is not None:
         new = place.released
@@ -117,23 +138,37 @@ def _place(place: Place) -> list[Evidence]:
             f"version {new.name} arrived with the trouble: {more} per request than the version before it, over"
             f" {new.requests:.0f} requests"
         )
-        found.append(Evidence("version", text))
+        asked = Question("release_errors" if new.unit == "1" else "release_ms", when, suspect.name, values=(new.name,))
+        found.append(Evidence("version", text, (("excess", new.excess), ("requests", new.requests)), asked.query))
     if place.gone is not None:
         gone = place.gone
         text = (
             f"instance {gone.name} served {gone.before:.1f} requests per second before and hardly any since; the"
             f" others {gone.others_before:.1f} and {gone.others_after:.1f}"
         )
-        found.append(Evidence("contrast", text))
-    found += [Evidence("contrast", _contrast(c)) for c in place.contrasts]
+        asked = Question("instance_requests_per_s", when, suspect.name, values=(gone.name,))
+        rates = {"others_before": gone.others_before, "others_after": gone.others_after}
+        found.append(Evidence("contrast", text, (("before", gone.before), *rates.items()), asked.query))
+    found += [_contrast(c, suspect, when) for c in place.contrasts]
     if place.device is not None:
-        name = place.device.hw_id or place.device.instance or place.device.host
-        on = f" on {place.device.host}" if place.device.host and place.device.host != name else ""
-        found += [Evidence("resource", f"{name}{on}: {text}") for text in place.device.texts]
+        found += _device(place.device, when)
     return found
 
 
-def _contrast(contrast: Contrast) -> str:
+def _device(device: Finding, when: Periods) -> list[Evidence]:
+    name = device.hw_id or device.instance or device.host
+    on = f" on {device.host}" if device.host and device.host != name else ""
+    found = []
+    for said in device.readings:
+        asked = Question(
+            "metric", when, metric=said.metric, hw_id=said.hw_id, host=said.host, instance=said.instance,
+            labels=said.labels,
+        )  # fmt: skip
+        found.append(Evidence("resource", f"{name}{on}: {said.text}", said.numbers, asked.query))
+    return found
+
+
+def _contrast(contrast: Contrast, suspect: Suspect, when: Periods) -> Evidence:
     say = percent if contrast.unit == "1" else ms
     carriers = ", ".join(v.name for v in contrast.carriers[:3])
     count = sum(v.requests for v in contrast.carriers)
@@ -141,10 +176,15 @@ def _contrast(contrast: Contrast) -> str:
     high = sum(v.excess * v.requests for v in contrast.carriers) / count
     low = sum(v.excess * v.requests for v in contrast.others) / rest
     what = "errors" if contrast.unit == "1" else "time"
-    return (
+    text = (
         f"{contrast.dimension} {carriers}: {say(high)} more {what} per request than before over {count:.0f} requests; "
         f"the others {say(low)} over {rest:.0f}"
     )
+    asked = Question(
+        "excess_errors" if contrast.unit == "1" else "excess_ms", when, suspect.name,
+        dimension=contrast.dimension, values=tuple(v.name for v in contrast.carriers),
+    )  # fmt: skip
+    return Evidence("contrast", text, (("named", high), ("others", low)), asked.query)
 
 
 def _order(suspect: Suspect) -> list[Evidence]:
@@ -152,10 +192,10 @@ def _order(suspect: Suspect) -> list[Evidence]:
     if suspect.onset_ns is not None:
         late = (suspect.onset_ns - suspect.symptom_onset_ns) / 1e9
         when = "with the symptom" if late == 0 else f"{abs(late):.0f} s {'after' if late > 0 else 'before'} the symptom"
-        found.append(Evidence("order", f"{suspect.name} moved {when}"))
+        found.append(Evidence("order", f"{suspect.name} moved {when}", (("late_s", late),)))
     if suspect.correlation is not None:
         text = f"its window series goes with the symptom's: r = {suspect.correlation:.2f}"
-        found.append(Evidence("correlation", text))
+        found.append(Evidence("correlation", text, (("r", suspect.correlation),)))
     return found
 
 
@@ -171,19 +211,22 @@ def ruled_out(
     for node in sorted(candidates - blamed):
         nodes = picture.nodes
         before, after = float(nodes.self_ms[0, node]), float(nodes.self_ms[1, node])
+        numbers, query = _both((before, after)), Question("self_time_ms", picture.periods, picture.name(node)).query
         if node in late:
             seconds = (int(late[node].onset_ns or 0) - late[node].symptom_onset_ns) / 1e9
             because = f"it moved {seconds:.0f} s after the symptom"
+            numbers, query = (("late_s", seconds),), ""
         elif abs(after - before) <= max(0.1 * before, 3 * float(nodes.speed_error_ms[node])):
             because = f"its self time stayed at {ms(after)} per request"
         else:
             because = (
                 f"its self time went from {ms(before)} to {ms(after)} per request, which is not what moved the symptom"
             )
-        found.append(RuledOut(picture.name(node), "", because))
+        found.append(RuledOut(picture.name(node), "", because, numbers, query))
     return tuple(found)
 
 
 def unknown(best: float) -> Evidence:
     """Why no cause is named."""
-    return Evidence("unknown", f"the best explanation reaches a confidence of {best:.2f} only")
+    text = f"the best explanation reaches a confidence of {best:.2f} only"
+    return Evidence("unknown", text, (("confidence", best),))

@@ -108,8 +108,8 @@ def service_graph(edges: pl.DataFrame) -> nx.DiGraph:
 
 def picture(frames: Frames, when: Periods) -> Picture:
     """Both periods of `frames` side by side."""
-    selfs = _collapsed_selfs(frames.selfs, when)
-    edges = _collapsed_edges(frames.edges, when)
+    selfs = collapsed_selfs(frames.selfs, when)
+    edges = collapsed_edges(frames.edges, when)
     called = edges.filter(pl.col("server_sum_ms").is_not_null())
     services = tuple(sorted({*_names(selfs["service"]), *_names(edges["caller"]), *_names(called["callee"])}))
     virtual = tuple(sorted(set(_names(edges["callee"])) - set(services)))
@@ -119,7 +119,7 @@ def picture(frames: Frames, when: Periods) -> Picture:
     return Picture(when, services, virtual, nodes, table, _digraph(services, virtual, table))
 
 
-def _collapsed_selfs(selfs: pl.DataFrame, when: Periods) -> pl.DataFrame:
+def collapsed_selfs(selfs: pl.DataFrame, when: Periods) -> pl.DataFrame:
     """Instances, hosts and versions summed up: one row per operation and window."""
     sums = ("requests", "errors", "origin_errors", "duration_sum_ms", "self_sum_ms")
     return (
@@ -132,7 +132,7 @@ def _collapsed_selfs(selfs: pl.DataFrame, when: Periods) -> pl.DataFrame:
     )
 
 
-def _collapsed_edges(edges: pl.DataFrame, when: Periods) -> pl.DataFrame:
+def collapsed_edges(edges: pl.DataFrame, when: Periods) -> pl.DataFrame:
     by = ("caller", "callee", "callee_operation", "connection")
     some_client = pl.col("client_sum_ms").is_not_null().any()
     some_server = pl.col("server_sum_ms").is_not_null().any()
@@ -183,8 +183,8 @@ def _with_lost(edges: pl.DataFrame, services: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) -> Nodes:
-    entries = _entries(selfs, edges)
-    entry = _aligned(levels(entries, ["service"], "requests", "duration_sum_ms", ["errors"]), services)
+    asked = entries(selfs, edges)
+    entry = _aligned(levels(asked, ["service"], "requests", "duration_sum_ms", ["errors"]), services)
     requests = _stacked(entry, "n0", "n1")
     own = selfs.filter(pl.col("kind") != "Client")
     work = levels(own, ALIKE, "requests", "self_sum_ms", ["origin_errors"])
@@ -228,7 +228,7 @@ def _standardized(rate: Floats, mean: Floats, error: Floats) -> tuple[Floats, Fl
     return speed, mix, noise
 
 
-def _entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
+def entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     """Requests that enter each service, per window: spans of kind Server and Consumer; for a service without them
     (old SDKs give no kinds) calls into it; for one that nobody calls either, its operation of the largest duration."""
     keep = ["service", "window_start_ns", "period", "requests", "errors", "duration_sum_ms"]

@@ -1,33 +1,58 @@
 """Gauges as causes: what hardware and inference servers say about themselves near the onset.
 
 Load raises use, queues, power and temperature: those are consequences, and only support. A clock that falls while the
-GPU works, a throttle reason, an XID, a full KV cache are causes.
+GPU works, a throttle reason, an XID, a full KV cache are causes. Names are those that the exporters send: DCGM's,
+NVML's by our collector, OpenTelemetry's, vLLM's, SGLang's, TGI's, Triton's (with TensorRT-LLM), Ray Serve's.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from observe.diagnose.levels import Periods
+from observe.types import Numbers
 
 CLOCKS = ("DCGM_FI_DEV_SM_CLOCK", "hw.gpu.clock.frequency", "gpu.clock.sm")
 REASONS = ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS")
+EVENTS = ("DCGM_EXP_CLOCK_EVENTS_COUNT",)
+VIOLATIONS = tuple(
+    f"DCGM_FI_DEV_{name}_VIOLATION" for name in ("POWER", "THERMAL", "SYNC_BOOST", "BOARD_LIMIT", "RELIABILITY")
+)
 XIDS = ("DCGM_FI_DEV_XID_ERRORS", "DCGM_EXP_XID_ERRORS_COUNT", "hw.errors")
+BROKEN = (
+    "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
+    "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL",
+    "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS",
+    "DCGM_FI_DEV_ROW_REMAP_FAILURE",
+    "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL",
+    "DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL",
+)
 TEMPERATURES = ("hw.temperature", "DCGM_FI_DEV_GPU_TEMP", "gpu.temperature")
-POWERS = ("hw.power", "DCGM_FI_DEV_POWER_USAGE", "gpu.power.draw")
-USES = ("hw.gpu.utilization", "DCGM_FI_DEV_GPU_UTIL", "gpu.utilization")
+POWERS = ("hw.power", "DCGM_FI_DEV_POWER_USAGE", "gpu.power.draw", "nv_gpu_power_usage")
+USES = ("hw.gpu.utilization", "DCGM_FI_DEV_GPU_UTIL", "gpu.utilization", "nv_gpu_utilization")
 MEMORIES = ("hw.gpu.memory.utilization",)
+USED_OF = {"DCGM_FI_DEV_FB_USED": "DCGM_FI_DEV_FB_FREE"}
+"""Memory in use, and what is left beside it."""
 CACHES = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage")
+BLOCKS = "nv_trt_llm_kv_cache_block_metrics"
+EVICTIONS = ("vllm:num_preemptions_total", "vllm:num_preemptions", "sglang:num_retracted_reqs")
 WAITING = (
     "vllm:num_requests_waiting",
     "sglang:num_queue_reqs",
     "tgi_queue_size",
     "nv_inference_pending_request_count",
+    "ray_serve_deployment_queued_queries",
 )
-WATCHED = (*CLOCKS, *REASONS, *XIDS, *TEMPERATURES, *POWERS, *USES, *MEMORIES, *CACHES, *WAITING)
+WATCHED = (
+    *CLOCKS, *REASONS, *EVENTS, *VIOLATIONS, *XIDS, *BROKEN, *TEMPERATURES, *POWERS, *USES, *MEMORIES, *USED_OF,
+    *USED_OF.values(), *CACHES, BLOCKS, *EVICTIONS, *WAITING,
+)  # fmt: skip
+WRAPPED = r"^(?:kserve_|ray_)?vllm[:_]"
+"""KServe and Ray put a word of their own before vLLM's names."""
 
 THROTTLES = {
     4: "software power cap",
@@ -37,6 +62,22 @@ THROTTLES = {
     128: "hardware power brake",
 }
 """Bits of the clocks event reasons that hold a working GPU back (nvml.h, nvmlClocksEventReason*)."""
+HARMLESS_EVENTS = ("gpu_idle", "clocks_setting", "sync_boost", "display_clocks")
+HELD_BACK_NS = 5e7
+"""Nanoseconds of a second that clocks were held back for, from which it counts: one part in twenty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One sentence, and the series that it is about; `numbers` are its means and largest values."""
+
+    text: str
+    metric: str
+    hw_id: str
+    host: str
+    instance: str
+    labels: str
+    numbers: Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +88,35 @@ class Finding:
     host: str
     instance: str
     strength: float
-    texts: tuple[str, ...]
+    readings: tuple[Reading, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(r.text for r in self.readings)
 
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    metric: str
+    metric: str  # without a wrapper's prefix
+    hw_id: str
+    host: str
+    instance: str
     labels: str
     before: float
     after: float
     before_max: float
     after_max: float
+    name: str  # as it was sent
+
+    def said(self, text: str) -> Reading:
+        numbers = (
+            ("before", self.before), ("after", self.after), ("before_max", self.before_max),
+            ("after_max", self.after_max),
+        )  # fmt: skip
+        return Reading(text, self.name, self.hw_id, self.host, self.instance, self.labels, numbers)
+
+
+_Verdict = tuple[float, list[Reading]]
 
 
 def findings(
@@ -71,9 +130,11 @@ def findings(
     )
     table = (
         gauges.lazy()
-        .filter(pl.col("metric").is_in(list(WATCHED)) & near)
+        .filter(near)
+        .with_columns(plain=pl.col("metric").str.replace(WRAPPED, "vllm:"))
+        .filter(pl.col("plain").is_in(list(WATCHED)))
         .with_columns(when.mark())
-        .group_by("hw_id", "host", "instance", "metric", "labels")
+        .group_by("hw_id", "host", "instance", "metric", "plain", "labels")
         .agg(
             before=pl.col("value_avg").filter(pl.col("period") == 0).mean(),
             after=pl.col("value_avg").filter(pl.col("period") == 1).mean(),
@@ -90,16 +151,17 @@ def findings(
         key = (row["hw_id"], "" if row["hw_id"] else row["host"], "" if row["hw_id"] else row["instance"])
         before = row["after"] if row["before"] is None else row["before"]
         before_max = 0.0 if row["before_max"] is None else row["before_max"]
+        place = (row["hw_id"], row["host"], row["instance"], row["labels"])
         devices.setdefault(key, []).append(
-            _Series(row["metric"], row["labels"], before, row["after"], before_max, row["after_max"])
+            _Series(row["plain"], *place, before, row["after"], before_max, row["after_max"], row["metric"])
         )
     places = {key: _place(table, key[0]) for key in devices if key[0]}
     found = []
     for key, series in devices.items():
-        strength, texts = _verdict(series)
-        if texts:
+        strength, said = _verdict(series)
+        if said:
             host, instance = places.get(key, key[1:])
-            found.append(Finding(key[0], host, instance, strength, tuple(texts)))
+            found.append(Finding(key[0], host, instance, strength, tuple(said)))
     return sorted(found, key=lambda f: (-f.strength, f.hw_id, f.host, f.instance))
 
 
@@ -108,70 +170,118 @@ def _place(table: pl.DataFrame, hw_id: str) -> tuple[str, str]:
     return str(rows["host"].max() or ""), str(rows["instance"].max() or "")
 
 
-def _verdict(series: Sequence[_Series]) -> tuple[float, list[str]]:
-    strength, texts = 0.0, list[str]()
-    for rule in (_throttled, _slow_clock, _faulty, _full):
-        found, said = rule(series)
+def _verdict(series: Sequence[_Series]) -> _Verdict:
+    strength, said = 0.0, list[Reading]()
+    for rule in (_throttled, _slow_clock, _faulty, _broken, _full, _crowded):
+        found, more = rule(series)
         strength = 1 - (1 - strength) * (1 - found)
-        texts += said
+        said += more
     if strength > 0:
-        texts += _support(series)
-    return strength, texts
+        said += _support(series)
+    return strength, said
 
 
-def _throttled(series: Sequence[_Series]) -> tuple[float, list[str]]:
+def _throttled(series: Sequence[_Series]) -> _Verdict:
+    """The reasons that the driver gives, or the time that it counts."""
     for s in series:
         if s.metric in REASONS:
             fresh = int(s.after_max) & ~int(s.before_max)
             reasons = [text for bit, text in THROTTLES.items() if fresh & bit]
             if reasons:
-                return 0.9, [f"clock held back since the onset: {', '.join(reasons)} (reasons {int(s.after_max)})"]
+                text = f"clock held back since the onset: {', '.join(reasons)} (reasons {int(s.after_max)})"
+                return 0.9, [s.said(text)]
+    for s in series:
+        if s.metric in EVENTS and s.after_max > s.before_max:
+            event = _label(s.labels, "clock_event")
+            if event not in HARMLESS_EVENTS:
+                return 0.9, [s.said(f"clock held back {s.after_max:.0f} times since the onset: {event or 'no reason'}")]
+        if s.metric in VIOLATIONS and s.after > HELD_BACK_NS and s.after > 2 * s.before:
+            why = s.metric.removeprefix("DCGM_FI_DEV_").removesuffix("_VIOLATION").lower().replace("_", " ")
+            text = f"clock held back for {s.after / 1e9:.0%} of the time, {s.before / 1e9:.0%} before: {why}"
+            return 0.9, [s.said(text)]
     return 0.0, []
 
 
-def _slow_clock(series: Sequence[_Series]) -> tuple[float, list[str]]:
+def _label(labels: str, name: str) -> str:
+    """
+    >>> _label("clock_event=hw_thermal,gpu=0", "clock_event")
+    'hw_thermal'
+    """
+    found = re.search(rf"(?:^|,){re.escape(name)}=([^,]*)", labels)
+    return found[1] if found else ""
+
+
+def _slow_clock(series: Sequence[_Series]) -> _Verdict:
     use = [s for s in series if s.metric in USES]
     idle = any(s.after < 0.5 * s.before for s in use)  # an idle GPU lowers its clock, and that harms nobody
     for s in series:
         if s.metric in CLOCKS and s.before > 0 and s.after < 0.9 * s.before and not idle:
-            return 0.8, [f"SM clock fell from {s.before:.0f} to {s.after:.0f} MHz"]
+            return 0.8, [s.said(f"SM clock fell from {s.before:.0f} to {s.after:.0f} MHz")]
     return 0.0, []
 
 
-def _faulty(series: Sequence[_Series]) -> tuple[float, list[str]]:
+def _faulty(series: Sequence[_Series]) -> _Verdict:
     for s in series:
         if s.metric not in XIDS or s.after_max <= s.before_max:
             continue
         if s.metric == "DCGM_FI_DEV_XID_ERRORS":
-            return 0.9, [f"XID {s.after_max:.0f} reported since the onset"]
+            return 0.9, [s.said(f"XID {s.after_max:.0f} reported since the onset")]
         if s.metric != "hw.errors" or "corrected" not in s.labels.replace("uncorrected", ""):
             return 0.8, [
-                f"hardware errors rose from {s.before_max:.3g} to {s.after_max:.3g} per second ({s.labels or s.metric})"
+                s.said(
+                    f"hardware errors rose from {s.before_max:.3g} to {s.after_max:.3g} per second"
+                    f" ({s.labels or s.metric})"
+                )
             ]
     return 0.0, []
 
 
-def _full(series: Sequence[_Series]) -> tuple[float, list[str]]:
-    strength, texts = 0.0, list[str]()
-    waiting = any(s.metric in WAITING and s.after > max(1.0, 2 * s.before) for s in series)
+def _broken(series: Sequence[_Series]) -> _Verdict:
+    """Memory cells and links that fail for good, as DCGM counts them."""
     for s in series:
-        if s.metric in CACHES and s.after_max >= 0.95 and s.before < 0.9 and waiting:
-            strength, texts = (
-                0.5,
-                [*texts, f"KV cache rose from {s.before:.0%} to {s.after:.0%}, requests wait for room"],
-            )
+        if s.metric in BROKEN and s.after_max > s.before_max:
+            what = s.metric.removeprefix("DCGM_FI_DEV_").removesuffix("_TOTAL").lower().replace("_", " ")
+            return 0.8, [s.said(f"{what} rose from {s.before_max:.3g} to {s.after_max:.3g}")]
+    return 0.0, []
+
+
+def _full(series: Sequence[_Series]) -> _Verdict:
+    """A KV cache without room makes requests wait, or throws running ones out."""
+    strength, said = 0.0, list[Reading]()
+    waiting = any(s.metric in WAITING and s.after > max(1.0, 2 * s.before) for s in series)
+    evicted = [s for s in series if s.metric in EVICTIONS and s.after > max(0.01, 2 * s.before)]
+    for s in series:
+        cache = s.metric in CACHES or (s.metric == BLOCKS and _label(s.labels, "kv_cache_block_type") == "fraction")
+        if cache and s.after_max >= 0.95 and s.before < 0.9 and (waiting or evicted):
+            strength = 0.5
+            said.append(s.said(f"KV cache rose from {s.before:.0%} to {s.after:.0%}, requests wait for room"))
+    if said:
+        said += [s.said(f"requests thrown out of the cache: {s.before:.3g} before, {s.after:.3g} after")
+                 for s in evicted]  # fmt: skip
+    return strength, said
+
+
+def _crowded(series: Sequence[_Series]) -> _Verdict:
+    for s in series:
         if s.metric in MEMORIES and s.after_max >= 0.98 and s.before < 0.95:
-            strength, texts = max(strength, 0.3), [*texts, f"memory rose from {s.before:.0%} to {s.after:.0%}"]
-    return strength, texts
+            return 0.3, [s.said(f"memory rose from {s.before:.0%} to {s.after:.0%}")]
+        free = next((o for o in series if o.metric == USED_OF.get(s.metric)), None)
+        if free is None or s.after + free.after <= 0 or s.before + free.before <= 0:
+            continue
+        before, after = s.before / (s.before + free.before), s.after / (s.after + free.after)
+        if after >= 0.98 and before < 0.95:
+            text = f"memory rose from {s.before:.0f} to {s.after:.0f} MiB, {before:.0%} to {after:.0%} of what there is"
+            return 0.3, [s.said(text)]
+    return 0.0, []
 
 
-def _support(series: Sequence[_Series]) -> list[str]:
-    texts = []
+def _support(series: Sequence[_Series]) -> list[Reading]:
+    said = []
     for s in series:
         if s.metric in TEMPERATURES and s.after > s.before + 5:
-            texts.append(f"temperature rose from {s.before:.0f} to {s.after:.0f} °C")
+            said.append(s.said(f"temperature rose from {s.before:.0f} to {s.after:.0f} °C"))
         if s.metric in POWERS and abs(s.after - s.before) > 0.15 * max(s.before, 1.0):
-            texts.append(f"power went from {s.before:.0f} to {s.after:.0f} W")
+            said.append(s.said(f"power went from {s.before:.0f} to {s.after:.0f} W"))
         if s.metric in WAITING and s.after > max(1.0, 2 * s.before):
-            texts.append(f"waiting requests rose from {s.before:.1f} to {s.after:.1f}")
-    return texts
+            said.append(s.said(f"waiting requests rose from {s.before:.1f} to {s.after:.1f}"))
+    return said

@@ -10,9 +10,9 @@ import polars as pl
 
 from observe.frames import Frames
 from observe.settings import RetentionSettings
-from observe.store import digests, incidents, ledger, migrate, otlp, silences, windows
+from observe.store import digests, incidents, ledger, looks, migrate, otlp, silences, windows
 from observe.store.connect import Pool, translated
-from observe.types import TOPICS, Batch, Digest, Incident, Signal, Silence
+from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
 FUTURE_NS = 3600 * 1_000_000_000
 """A clock may run ahead by this much; later time stamps are taken for wrong."""
@@ -101,6 +101,15 @@ class ClickHouseStore:
 
     def save_notified(self, incident_id: str, receiver: str, version: int, /) -> None:
         incidents.save_notified(self, incident_id, receiver, version)
+
+    def save_look(self, at_ns: int, inputs: bytes, kept: Sequence[Incident], /) -> None:
+        looks.save(self, at_ns, inputs, kept)
+
+    def diagnosed(self, incident_id: str, /) -> tuple[int, Json] | None:
+        return looks.newest(self, incident_id)
+
+    def inputs(self, at_ns: int, /) -> bytes | None:
+        return looks.inputs(self, at_ns)
 
     def silences(self, now_ns: int, /) -> list[Silence]:
         return silences.active(self, now_ns)

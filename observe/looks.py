@@ -1,0 +1,114 @@
+"""All that one look was given, as one file: so that a diagnosis can be audited, and made again byte for byte.
+
+The file is a zip of Parquet tables and JSON, which common tools open. The same look gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import orjson
+import polars as pl
+from pydantic import TypeAdapter
+
+from observe.errors import BadRecord
+from observe.frames import Frames
+from observe.settings import Settings
+from observe.types import Incident, Json, State
+from observe.wire import incident_json
+
+FORMAT = 1
+DOUBLING_FROM_NS = 60_000_000_000
+"""While it fires, an incident is kept again whenever its age has doubled, from this on: later looks know more."""
+
+_INCIDENTS = TypeAdapter(tuple[Incident, ...])
+_SECTIONS = {"detect", "diagnose", "alert"}
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`known` are the incidents before the look. Of the settings only what detects, diagnoses and decides counts."""
+
+    at_ns: int
+    known: tuple[Incident, ...]
+    frames: Frames
+    settings: Settings
+
+
+def pack(look: Look) -> bytes:
+    """The look as a zip file. Receivers of alerts and their secrets stay out of it."""
+    head = {
+        "format": FORMAT,
+        "at_ns": look.at_ns,
+        "settings": look.settings.model_dump(mode="json", include=_SECTIONS, exclude={"alert": {"webhooks"}}),
+    }
+    parts = {"look.json": orjson.dumps(head), "known.json": _INCIDENTS.dump_json(look.known)}
+    parts |= {f"{f.name}.parquet": _parquet(getattr(look.frames, f.name)) for f in fields(Frames)}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, body in parts.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), body)
+    return file.getvalue()
+
+
+def unpack(data: bytes) -> Look:
+    """The inverse of `pack`. Raises BadRecord where the bytes are no such file, or of another format."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        head = orjson.loads(parts["look.json"])
+        if head["format"] != FORMAT:
+            raise BadRecord(f"inputs of format {head['format']}; this version reads format {FORMAT}")
+        frames = Frames(*(pl.read_parquet(io.BytesIO(parts[f"{f.name}.parquet"])) for f in fields(Frames)))
+        known = _INCIDENTS.validate_json(parts["known.json"])
+        return Look(head["at_ns"], known, frames, Settings.model_validate(head["settings"]))
+    except (zipfile.BadZipFile, KeyError, ValueError, pl.exceptions.PolarsError) as error:
+        raise BadRecord(f"not the inputs of a look: {error}") from error
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    file = io.BytesIO()
+    frame.write_parquet(file, compression="zstd", compression_level=3, statistics=False)
+    return file.getvalue()
+
+
+def worth_keeping(before: Incident | None, after: Incident) -> bool:
+    """Whether the look that made `after` of `before` is kept: when people are told of something new, and now and then
+    while it goes on."""
+    if after.state is not State.FIRING or after.fired_ns is None:
+        return False
+    if before is None or before.state is not State.FIRING or before.version != after.version:
+        return True
+    return _doublings(after.last_seen_ns - after.fired_ns) > _doublings(before.last_seen_ns - after.fired_ns)
+
+
+def _doublings(age_ns: int) -> int:
+    """
+    >>> [_doublings(minutes * 60 * 10**9) for minutes in (0, 1, 2, 3, 4, 60)]
+    [0, 1, 2, 2, 3, 6]
+    """
+    return (max(age_ns, 0) // DOUBLING_FROM_NS).bit_length()
+
+
+def compared(stored: Json, look: Look, changed: Sequence[Incident]) -> Json:
+    """What the recomputed look says beside what was stored of it, and whether both are the same bytes."""
+    found = next((incident_json(i) for i in changed if i.id == stored["id"]), None)
+    before, after = _canonical(stored), _canonical(found)
+    return {
+        "incident_id": stored["id"],
+        "looked_at_ns": look.at_ns,
+        "same": before == after,
+        "sha256_stored": hashlib.sha256(before).hexdigest(),
+        "sha256_recomputed": hashlib.sha256(after).hexdigest(),
+        "stored": stored,
+        "recomputed": found,
+    }
+
+
+def _canonical(body: Json | None) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
