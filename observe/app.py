@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO, TypeVar
 
+from observe.asking import Asking
 from observe.errors import Misconfigured, Unavailable
 from observe.interfaces import Producer, Store, Stream
 from observe.settings import Settings
@@ -236,7 +237,8 @@ def replay_of(store: Store, from_ns: int, to_ns: int, settings: Settings, progre
     """What `observe replay` prints."""
     from observe import pipeline
 
-    incidents = pipeline.replay(store.frames, from_ns, to_ns, settings, progress=progress)
+    ask = Asking(store)({}) if settings.diagnose.attributes else None
+    incidents = pipeline.replay(store.frames, from_ns, to_ns, settings, progress=progress, ask=ask)
     return {"incidents": [incident_json(incident) for incident in incidents]}
 
 

@@ -58,6 +58,18 @@ class Client:
         path = f"incidents/{quote(incident_id, safe='')}/explain"
         return self._ask("GET", path, params={"format": format}).text
 
+    def explained(self, incident_id: str) -> Json:
+        """The incident as its newest kept look explains it, with `looked_at`."""
+        return self._get(f"incidents/{quote(incident_id, safe='')}/explain")
+
+    def replay_of(self, incident_id: str) -> Json:
+        """The diagnosis made again from its inputs: `same`, and both."""
+        return self._get(f"incidents/{quote(incident_id, safe='')}/replay")
+
+    def inputs(self, incident_id: str) -> bytes:
+        """What the diagnosis was made from: a zip."""
+        return self._ask("GET", f"incidents/{quote(incident_id, safe='')}/inputs").content
+
     def services(self, from_ns: int | None = None, to_ns: int | None = None) -> list[Json]:
         return self._list("services", "services", _range(from_ns, to_ns))
 

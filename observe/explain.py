@@ -5,16 +5,21 @@ Names and texts come from telemetry: they are escaped here, and nothing in them 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 from typing import NamedTuple
 
 from observe.types import Cause, CauseKind, Incident, RuledOut, Shift
-from observe.wire import rfc3339
+from observe.wire import API_PREFIX, rfc3339
 
 MAX_SYMPTOMS = 5
 MAX_CAUSES = 3
 MAX_EVIDENCE = 6
 MAX_RULED_OUT = 5
+MAX_SERVICES = 8
+MAX_TRACES = 2
+CHANGES = ("version", "traffic", "resource", "attribute")
+"""Kinds of evidence that say what was different, apart from where the time went."""
 
 MEASURES = {
     "latency_p50_ms": "median latency",
@@ -25,38 +30,62 @@ MEASURES = {
 }
 
 
+class Sentence(NamedTuple):
+    text: str
+    query: str  # address on the API that gives its numbers again; "" where it has none
+
+
 class Section(NamedTuple):
     heading: str
-    lines: list[str]
+    lines: list[Sentence]
 
 
-def markdown(incident: Incident) -> str:
-    """The explanation in CommonMark."""
-    parts = [f"# {_md(incident.title)}", _md(_status(incident))]
-    parts += [
-        f"## {_md(section.heading)}\n\n" + "\n".join(f"- {_md(line)}" for line in section.lines)
-        for section in sections(incident)
-    ]
+def as_kept(newest: Incident, kept: Incident) -> Incident:
+    """The incident as it stands now, explained by the look that was kept: that answer can be made again."""
+    return replace(newest, symptoms=kept.symptoms, causes=kept.causes, ruled_out=kept.ruled_out, impact=kept.impact)
+
+
+def text(incident: Incident, looked_ns: int | None = None, base: str = "") -> str:
+    """The explanation for a terminal. Numbers in brackets name the questions at its end."""
+    asked: dict[str, int] = {}
+    parts = [_plain(incident.title), _plain(_status(incident, looked_ns))]
+    for section in sections(incident, looked_ns):
+        lines = [f"  - {_plain(line.text)}{_note(line.query, asked)}" for line in section.lines]
+        parts.append("\n".join([_plain(section.heading), *lines]))
+    if asked:
+        parts.append("\n".join(["To check", *(f"  [{number}] {base}{query}" for query, number in asked.items())]))
     return "\n\n".join(parts) + "\n"
 
 
-def html(incident: Incident) -> str:
+def markdown(incident: Incident, looked_ns: int | None = None, base: str = "") -> str:
+    """The explanation in CommonMark; each sentence links to the question that gives its numbers again."""
+    parts = [f"# {_md(incident.title)}", _md(_status(incident, looked_ns))]
+    for section in sections(incident, looked_ns):
+        lines = [f"- {_md(line.text)}{_md_link(line.query, base)}" for line in section.lines]
+        parts.append(f"## {_md(section.heading)}\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def html(incident: Incident, looked_ns: int | None = None, base: str = "") -> str:
     """The explanation as a page of its own, without scripts or anything from elsewhere."""
-    body = [f"<h1>{escape(incident.title)}</h1>", f"<p>{escape(_status(incident))}</p>"]
-    for section in sections(incident):
-        items = "".join(f"<li>{escape(line)}</li>" for line in section.lines)
+    body = [f"<h1>{escape(incident.title)}</h1>", f"<p>{escape(_status(incident, looked_ns))}</p>"]
+    for section in sections(incident, looked_ns):
+        items = "".join(f"<li>{escape(line.text)}{_html_link(line.query, base)}</li>" for line in section.lines)
         body.append(f"<h2>{escape(section.heading)}</h2><ul>{items}</ul>")
     return _PAGE.format(title=escape(incident.title), body="\n".join(body))
 
 
-def sections(incident: Incident) -> list[Section]:
-    """What both forms say, in order; empty sections are left out."""
-    causes = [Section(_cause_heading(cause), _cause_lines(cause)) for cause in incident.causes[:MAX_CAUSES]]
+def sections(incident: Incident, looked_ns: int | None = None) -> list[Section]:
+    """What all forms say, in order; empty sections are left out. What has no question of its own is answered by the
+    replay of the look, where that is kept."""
+    whole = f"{API_PREFIX}/incidents/{incident.id}" + ("" if looked_ns is None else "/replay")
     found = [
-        Section("What changed", _limited([symptom(s) for s in incident.symptoms], MAX_SYMPTOMS)),
-        *causes,
-        Section("Who suffers", _impact(incident)),
-        Section("Ruled out", _limited([_ruled_out(one) for one in incident.ruled_out], MAX_RULED_OUT)),
+        *(Section(_cause_heading(cause), _cause_lines(cause, whole)) for cause in incident.causes[:1]),
+        Section("What changed", _changes(incident, whole)),
+        Section("Symptoms", _limited([Sentence(symptom(s), whole) for s in incident.symptoms], MAX_SYMPTOMS)),
+        Section("Who suffers", _impact(incident, whole)),
+        *(Section(_cause_heading(cause), _cause_lines(cause, whole)) for cause in incident.causes[1:MAX_CAUSES]),
+        Section("Ruled out", _limited([_ruled_out(one, whole) for one in incident.ruled_out], MAX_RULED_OUT)),
     ]
     return [section for section in found if section.lines]
 
@@ -93,9 +122,10 @@ def amount(value: float, unit: str) -> str:
 # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _status(incident: Incident) -> str:
+def _status(incident: Incident, looked_ns: int | None) -> str:
     until = "" if incident.resolved_ns is None else f", resolved {_moment(incident.resolved_ns)}"
-    return f"{incident.severity.value}, {incident.state.value}; since {_moment(incident.onset_ns)}{until}"
+    looked = "" if looked_ns is None else f"; diagnosed {_moment(looked_ns)}"
+    return f"{incident.severity.value}, {incident.state.value}; since {_moment(incident.onset_ns)}{until}{looked}"
 
 
 def _cause_heading(cause: Cause) -> str:
@@ -107,29 +137,56 @@ def _cause_heading(cause: Cause) -> str:
     return f"{name}: {where}{kind} — {cause.score:.0%} sure"
 
 
-def _cause_lines(cause: Cause) -> list[str]:
-    lines = _limited([evidence.text for evidence in cause.evidence], MAX_EVIDENCE)
+def _cause_lines(cause: Cause, whole: str) -> list[Sentence]:
+    said = [e for e in cause.evidence if cause.rank > 1 or e.kind not in CHANGES]
+    lines = _limited([Sentence(e.text, e.query or whole) for e in said], MAX_EVIDENCE)
     if cause.share > 0:
-        lines.insert(0, f"accounts for {cause.share:.0%} of the change")
+        lines.insert(0, Sentence(f"accounts for {cause.share:.0%} of the change", whole))
     if len(cause.path) > 1:
-        lines.append("path: " + " → ".join(cause.path))
-    if cause.exemplar_trace_ids:
-        lines.append(f"example trace: {cause.exemplar_trace_ids[0]}")
-    return lines or ["the evidence is too weak to name one"]
+        lines.insert(min(1, len(lines)), Sentence("path: " + " → ".join(cause.path), whole))
+    lines += [
+        Sentence(f"example trace: {t}", f"{API_PREFIX}/traces/{t}") for t in cause.exemplar_trace_ids[:MAX_TRACES]
+    ]
+    return lines or [Sentence("the evidence is too weak to name one", whole)]
 
 
-def _impact(incident: Incident) -> list[str]:
+def _changes(incident: Incident, whole: str) -> list[Sentence]:
+    """What else was different since the onset: versions, traffic, devices, who asks."""
+    first = incident.causes[0].evidence if incident.causes else ()
+    said = [Sentence(e.text, e.query or whole) for e in first if e.kind in CHANGES]
+    return _limited(list(dict.fromkeys(said)), MAX_EVIDENCE)
+
+
+def _impact(incident: Incident, whole: str) -> list[Sentence]:
     services, requests = incident.impact.services, incident.impact.requests_affected
-    lines = [", ".join(_limited(list(services), 8))] if services else []
-    return [*lines, f"{requests:,} requests affected"] if requests else lines
+    more = f" and {len(services) - MAX_SERVICES} more" if len(services) > MAX_SERVICES else ""
+    lines = [Sentence(", ".join(services[:MAX_SERVICES]) + more, whole)] if services else []
+    return [*lines, Sentence(f"{requests:,} requests affected", whole)] if requests else lines
 
 
-def _ruled_out(one: RuledOut) -> str:
-    return f"{one.service}{' ' + one.resource if one.resource else ''}: {one.because}"
+def _ruled_out(one: RuledOut, whole: str) -> Sentence:
+    return Sentence(f"{one.service}{' ' + one.resource if one.resource else ''}: {one.because}", one.query or whole)
 
 
-def _limited(lines: list[str], most: int) -> list[str]:
-    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more"]
+def _limited(lines: list[Sentence], most: int) -> list[Sentence]:
+    return lines if len(lines) <= most else [*lines[:most], Sentence(f"and {len(lines) - most} more", "")]
+
+
+def _note(query: str, asked: dict[str, int]) -> str:
+    return f" [{asked.setdefault(query, len(asked) + 1)}]" if query else ""
+
+
+def _md_link(query: str, base: str) -> str:
+    return f" [⌕]({base}{query.replace('(', '%28').replace(')', '%29')})" if query else ""
+
+
+def _html_link(query: str, base: str) -> str:
+    return f' <a href="{escape(base + query)}" title="the question behind this">⌕</a>' if query else ""
+
+
+def _plain(line: str) -> str:
+    """One line without control characters: names come from telemetry, and a terminal obeys them."""
+    return "".join(c if c.isprintable() else " " for c in line)
 
 
 def _probability(p_value: float) -> str:
@@ -153,7 +210,8 @@ _PAGE = """<!doctype html>
 :root {{ color-scheme: light dark; }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 1.5rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.35rem; }} h2 {{ font-size: 1.05rem; margin-top: 1.5rem; }}
-ul {{ padding-left: 1.2rem; }} li {{ overflow-wrap: anywhere; }}
+ul {{ padding-left: 1.2rem; }} li {{ overflow-wrap: anywhere; margin: .25rem 0; }}
+a {{ text-decoration: none; }}
 </style></head><body>
 {body}
 </body></html>

@@ -73,6 +73,34 @@ GAUGE_WINDOWS: dict[str, pl.DataType] = {
     "value_max": pl.Float64(),
 }
 
+ATTRIBUTE_COUNTS: dict[str, pl.DataType] = {
+    "service": pl.String(),  # whose spans carry the value; "" with "" and "": all traces
+    "key": pl.String(),  # of a span or its resource; "service" where the trace passes through the service at all
+    "value": pl.String(),
+    "bad": pl.UInt64(),  # slow or failing traces of the after period that have the value
+    "good": pl.UInt64(),  # the other traces of the after period
+    "bad_before": pl.UInt64(),
+    "good_before": pl.UInt64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeQuestion:
+    """Which attribute values do the slow (or failing) requests of one operation have, in a sample of whole traces?
+
+    Times are window starts; `requests` is how many there are to sample from.
+    """
+
+    service: str
+    operation: str
+    kind: str
+    slower_than_ms: float  # 0: failing requests are meant
+    before_from_ns: int
+    before_to_ns: int
+    after_from_ns: int
+    after_to_ns: int
+    requests: int
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:

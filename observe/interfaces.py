@@ -8,7 +8,7 @@ from typing import Protocol
 
 import polars as pl
 
-from observe.frames import Frames
+from observe.frames import AttributeQuestion, Frames
 from observe.types import Alert, Batch, BatchLimits, Digest, Incident, Json, PartitionState, Silence
 
 
@@ -118,6 +118,10 @@ class Store(Protocol):
 
     def frames(self, from_ns: int, to_ns: int, /) -> Frames:
         """The picture of [from_ns, to_ns). Same data, same answer, whether or not `settle` has run."""
+        ...
+
+    def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:
+        """ATTRIBUTE_COUNTS of a bounded sample of traces."""
         ...
 
     def save_incidents(self, incidents: Sequence[Incident], /) -> None: ...

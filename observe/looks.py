@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import orjson
 import polars as pl
 from pydantic import TypeAdapter
 
 from observe.errors import BadRecord
-from observe.frames import Frames
+from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion, Frames
 from observe.settings import Settings
 from observe.types import Incident, Json, State
 from observe.wire import incident_json
@@ -25,6 +25,7 @@ FORMAT = 1
 DOUBLING_FROM_NS = 60_000_000_000
 """While it fires, an incident is kept again whenever its age has doubled, from this on: later looks know more."""
 
+_QUESTIONS = TypeAdapter(tuple[AttributeQuestion, ...])
 _INCIDENTS = TypeAdapter(tuple[Incident, ...])
 _SECTIONS = {"detect", "diagnose", "alert"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
@@ -38,6 +39,12 @@ class Look:
     known: tuple[Incident, ...]
     frames: Frames
     settings: Settings
+    answers: Mapping[AttributeQuestion, pl.DataFrame] = field(default_factory=dict)  # ATTRIBUTE_COUNTS
+
+    def answer(self, question: AttributeQuestion) -> pl.DataFrame:
+        """What was answered then; no rows for what was not asked."""
+        found = self.answers.get(question)
+        return pl.DataFrame(schema=ATTRIBUTE_COUNTS) if found is None else found
 
 
 def pack(look: Look) -> bytes:
@@ -47,8 +54,11 @@ def pack(look: Look) -> bytes:
         "at_ns": look.at_ns,
         "settings": look.settings.model_dump(mode="json", include=_SECTIONS, exclude={"alert": {"webhooks"}}),
     }
+    asked = sorted(look.answers, key=lambda q: _QUESTIONS.dump_json((q,)))
     parts = {"look.json": orjson.dumps(head), "known.json": _INCIDENTS.dump_json(look.known)}
     parts |= {f"{f.name}.parquet": _parquet(getattr(look.frames, f.name)) for f in fields(Frames)}
+    parts["questions.json"] = _QUESTIONS.dump_json(tuple(asked))
+    parts |= {f"answer{i}.parquet": _parquet(look.answers[q]) for i, q in enumerate(asked)}
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, body in parts.items():
@@ -64,11 +74,17 @@ def unpack(data: bytes) -> Look:
         head = orjson.loads(parts["look.json"])
         if head["format"] != FORMAT:
             raise BadRecord(f"inputs of format {head['format']}; this version reads format {FORMAT}")
-        frames = Frames(*(pl.read_parquet(io.BytesIO(parts[f"{f.name}.parquet"])) for f in fields(Frames)))
+        frames = Frames(*(_table(parts[f"{f.name}.parquet"]) for f in fields(Frames)))
         known = _INCIDENTS.validate_json(parts["known.json"])
-        return Look(head["at_ns"], known, frames, Settings.model_validate(head["settings"]))
+        asked = _QUESTIONS.validate_json(parts["questions.json"])
+        answers = {q: _table(parts[f"answer{i}.parquet"]) for i, q in enumerate(asked)}
+        return Look(head["at_ns"], known, frames, Settings.model_validate(head["settings"]), answers)
     except (zipfile.BadZipFile, KeyError, ValueError, pl.exceptions.PolarsError) as error:
         raise BadRecord(f"not the inputs of a look: {error}") from error
+
+
+def _table(body: bytes) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(body))
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:
@@ -95,13 +111,12 @@ def _doublings(age_ns: int) -> int:
     return (max(age_ns, 0) // DOUBLING_FROM_NS).bit_length()
 
 
-def compared(stored: Json, look: Look, changed: Sequence[Incident]) -> Json:
+def compared(stored: Json, changed: Sequence[Incident]) -> Json:
     """What the recomputed look says beside what was stored of it, and whether both are the same bytes."""
     found = next((incident_json(i) for i in changed if i.id == stored["id"]), None)
     before, after = _canonical(stored), _canonical(found)
     return {
         "incident_id": stored["id"],
-        "looked_at_ns": look.at_ns,
         "same": before == after,
         "sha256_stored": hashlib.sha256(before).hexdigest(),
         "sha256_recomputed": hashlib.sha256(after).hexdigest(),

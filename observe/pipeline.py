@@ -7,10 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from observe.asking import Answers, Asking
+from observe.diagnose.attributes import Ask
 from observe.errors import Lost, Unavailable
 from observe.frames import Frames
 from observe.ingest import Mover, Stopped
 from observe.interfaces import Consumer, Producer, Store
+from observe.looks import Look, pack, worth_keeping
 from observe.repeats import Repeats
 from observe.settings import Settings
 from observe.telemetry import INCIDENTS, RETRIES, TICK_SECONDS
@@ -70,6 +73,7 @@ def watch(
     Incidents are saved before anybody is told: a crash in between tells late, never of something that is not stored.
     """
     known: dict[str, Incident] | None = None
+    asking = Asking(store) if settings.diagnose.attributes else None
     at_ns = clock()
     while wait_until(at_ns := next_look_ns(max(at_ns, clock() - WINDOW_NS), settings)):
         try:
@@ -79,12 +83,15 @@ def watch(
                 known = _restored(store, at_ns, settings)
             with TICK_SECONDS.labels("frames").time():
                 frames = store.frames(at_ns - horizon_ns(settings), at_ns)
+            answers: Answers = {}
+            given = Look(at_ns, tuple(known.values()), frames, settings, answers)
             with TICK_SECONDS.labels("look").time():
-                changed = look(frames, list(known.values()), at_ns, settings)
+                changed = look(frames, given.known, at_ns, settings, asking(answers) if asking else None)
             if changed:
                 store.save_incidents(changed)
             known = _remembered(known, changed, at_ns, settings)
             tell([i for i in known.values() if i.fired_ns is not None], at_ns)
+            _keep(store, given, changed)
         except Unavailable as error:
             RETRIES.labels("watch").inc()
             log.warning("the store is away, trying again at the next window: %s", error)
@@ -100,6 +107,7 @@ def replay(
     settings: Settings,
     *,
     progress: Callable[[float], None] = lambda share: None,
+    ask: Ask | None = None,
 ) -> list[Incident]:
     """The incidents that would have fired on the windows in [from_ns, to_ns), worst first.
 
@@ -114,7 +122,7 @@ def replay(
         frames = read(chunk_ns - horizon_ns(settings), min(chunk_end_ns, to_ns))
         for at_ns in _looks(chunk_ns, chunk_end_ns, settings):
             seen = frames.between(at_ns - horizon_ns(settings), at_ns)
-            changed = look(seen, list(known.values()), at_ns, settings)
+            changed = look(seen, list(known.values()), at_ns, settings, ask)
             known = _remembered(known, changed, at_ns, settings)
             told |= {i.id: i for i in changed if i.fired_ns is not None}
             for gone in {i.id for i in changed if i.fired_ns is None}:
@@ -147,3 +155,19 @@ def _remembered(
     oldest_ns = now_ns - horizon_ns(settings)
     merged = known | {incident.id: incident for incident in changed}
     return {key: i for key, i in merged.items() if i.resolved_ns is None or i.resolved_ns >= oldest_ns}
+
+
+def _keep(store: Store, given: Look, changed: Sequence[Incident]) -> None:
+    """Keeps what the look was given, where it is worth it; after all were told, as audits can wait."""
+    before = {i.id: i for i in given.known}
+    kept = [i for i in changed if worth_keeping(before.get(i.id), i)]
+    most = given.settings.diagnose.keep_inputs_mb * 2**20
+    if not kept or most <= 0:
+        return
+    inputs = pack(given)
+    if len(inputs) > most:
+        log.warning(
+            "the inputs of a diagnosis are not kept: %.1f MB is more than diagnose.keep_inputs_mb", len(inputs) / 2**20
+        )
+        return
+    store.save_look(given.at_ns, inputs, kept)

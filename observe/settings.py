@@ -64,6 +64,7 @@ class RetentionSettings(Section):
     logs_days: int = Field(14, ge=1, description="likewise")
     metrics_days: int = Field(30, ge=1, description="likewise")
     rollups_days: int = Field(90, ge=1, description="windows, edges, incidents")
+    diagnoses_days: int = Field(30, ge=1, description="what diagnoses were made from, for audits and replays")
 
 
 class OtlpSettings(Section):
@@ -160,6 +161,10 @@ class DetectSettings(Section):
 class DiagnoseSettings(Section):
     max_causes: int = Field(5, ge=1, description="how many candidates an incident lists")
     min_confidence: float = Field(0.4, ge=0, le=1, description="below this the first cause is `unknown`")
+    attributes: bool = Field(True, description="look for attribute values that set slow or failing requests apart")
+    keep_inputs_mb: float = Field(
+        64.0, ge=0, description="what a diagnosis was made from is kept where it is no larger than this; 0: never"
+    )
 
 
 class WebhookSettings(Section):

@@ -8,22 +8,36 @@ from observe.alert import abnormal, step
 from observe.detect import detect, gauge_shifts
 from observe.detect.rules import evaluate
 from observe.diagnose import diagnose
+from observe.diagnose.attributes import Ask, with_attributes
 from observe.frames import Frames
+from observe.looks import Look
 from observe.settings import Settings
 from observe.types import WINDOW_NS, Diagnosis, Incident
 
 SECOND_NS = 1_000_000_000
 
 
-def look(frames: Frames, known: Sequence[Incident], now_ns: int, settings: Settings) -> list[Incident]:
+def look(
+    frames: Frames, known: Sequence[Incident], now_ns: int, settings: Settings, ask: Ask | None = None
+) -> list[Incident]:
     """The incidents that changed, in their new state, given the incidents `known` so far.
 
-    `frames` reach back at least `horizon_ns(settings)` from `now_ns`, where there is that much history.
+    `frames` reach back at least `horizon_ns(settings)` from `now_ns`, where there is that much history. `ask` counts
+    the attributes of requests, and gives the same for the same question; without it causes are narrowed by what frames
+    hold alone.
     """
-    return step(known, diagnoses(frames, known, now_ns, settings), now_ns, settings.alert, settings.detect.rules)
+    found = diagnoses(frames, known, now_ns, settings, ask)
+    return step(known, found, now_ns, settings.alert, settings.detect.rules)
 
 
-def diagnoses(frames: Frames, known: Sequence[Incident], now_ns: int, settings: Settings) -> list[Diagnosis]:
+def again(given: Look) -> list[Incident]:
+    """The look once more, on what it was given."""
+    return look(given.frames, given.known, given.at_ns, given.settings, given.answer)
+
+
+def diagnoses(
+    frames: Frames, known: Sequence[Incident], now_ns: int, settings: Settings, ask: Ask | None = None
+) -> list[Diagnosis]:
     """What is wrong at `now_ns`, and why."""
     excluded = abnormal(known, now_ns, new_normal_s=settings.detect.new_normal_s)
     shifts = [
@@ -33,7 +47,8 @@ def diagnoses(frames: Frames, known: Sequence[Incident], now_ns: int, settings: 
     if not shifts:
         return []
     context = gauge_shifts(frames, now_ns, settings.detect, excluded)
-    return diagnose(shifts, frames, now_ns, settings.diagnose, context)
+    found = diagnose(shifts, frames, now_ns, settings.diagnose, context)
+    return found if ask is None else with_attributes(found, frames, now_ns, ask)
 
 
 def horizon_ns(settings: Settings) -> int:

@@ -10,15 +10,16 @@ from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from observe import __version__
-from observe.api import incidents, operate, signals
+from observe.api import incidents, operate, questions, signals
 from observe.api.models import Problem
 from observe.api.problems import install
 from observe.interfaces import Store
 from observe.store.read import Reader
 from observe.telemetry import REGISTRY
 from observe.types import Json
+from observe.wire import API_PREFIX
 
-PREFIX = "/api/v1"
+PREFIX = API_PREFIX
 MAX_BODY_BYTES = 64 * 1024
 _UNOBSERVED = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 
@@ -53,6 +54,7 @@ def create_app(
     app.middleware("http")(_careful)
     app.include_router(incidents.router(reader, store, clock), prefix=PREFIX)
     app.include_router(signals.router(reader, clock), prefix=PREFIX)
+    app.include_router(questions.router(store), prefix=PREFIX)
     app.include_router(operate.router(reader, audit, replay, health, store, clock), prefix=PREFIX)
     app.get("/metrics", include_in_schema=False)(_prometheus)
     return app

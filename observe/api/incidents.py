@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Annotated
 
@@ -14,20 +15,34 @@ from observe.api.parameters import ExplainQuery, IncidentsQuery
 from observe.api.problems import NotFound
 from observe.errors import BadRecord
 from observe.interfaces import Store
+from observe.looks import compared, unpack
 from observe.store.read import Reader
 from observe.types import Incident, Json, Severity, State
-from observe.wire import incident_json
+from observe.verdict import again
+from observe.wire import incident_from_json, incident_json, rfc3339
 
 
 def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
     """`incidents`, `incidents/{id}` and its explanation."""
     routes = APIRouter(tags=["incidents"])
+    replaying = threading.Lock()  # each holds an hour of windows in memory
 
     def found(incident_id: str) -> Incident:
         incident = reader.incident(incident_id)
         if incident is None:
             raise NotFound(f"incident {incident_id!r}: there is none with this id; /api/v1/incidents lists them")
         return incident
+
+    def kept_inputs(incident_id: str) -> tuple[int, Json, bytes]:
+        found(incident_id)
+        kept = store.diagnosed(incident_id)
+        given = None if kept is None else store.inputs(kept[0])
+        if kept is None or given is None:
+            raise NotFound(
+                f"incident {incident_id!r}: what it was diagnosed from is not kept; see retention.diagnoses_days and"
+                " diagnose.keep_inputs_mb"
+            )
+        return *kept, given
 
     @routes.get("/incidents", response_model=models.Incidents)
     def incidents(query: Annotated[IncidentsQuery, Query()]) -> Json:
@@ -44,11 +59,36 @@ def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
 
     @routes.get("/incidents/{incident_id}/explain", response_model=models.IncidentItem)
     def explain(incident_id: str, query: Annotated[ExplainQuery, Query()]) -> Response | Json:
-        """What broke, since when, how sure, who suffers, and the evidence: JSON, or a text to read."""
-        shown = found(incident_id)
+        """What broke, since when, how sure, who suffers, and the evidence: JSON, or a text to read. It is the answer of
+        the newest look that is kept, so that all of it can be made again."""
+        newest, kept = found(incident_id), store.diagnosed(incident_id)
+        shown = newest if kept is None else render.as_kept(newest, incident_from_json(kept[1]))
+        looked_ns = None if kept is None else kept[0]
+        if query.format == "text":
+            return PlainTextResponse(render.text(shown, looked_ns))
         if query.format == "markdown":
-            return PlainTextResponse(render.markdown(shown), media_type="text/markdown")
-        return HTMLResponse(render.html(shown)) if query.format == "html" else incident_json(shown)
+            return PlainTextResponse(render.markdown(shown, looked_ns), media_type="text/markdown")
+        if query.format == "html":
+            return HTMLResponse(render.html(shown, looked_ns))
+        return incident_json(shown) | {"looked_at": None if looked_ns is None else rfc3339(looked_ns)}
+
+    @routes.get("/incidents/{incident_id}/inputs", response_class=Response)
+    def inputs(incident_id: str) -> Response:
+        """What the diagnosis was made from, as a zip of Parquet tables and JSON."""
+        return Response(
+            kept_inputs(incident_id)[2],
+            media_type="application/zip",
+            headers={"Content-Disposition": f'attachment; filename="{found(incident_id).id}.zip"'},
+        )
+
+    @routes.get("/incidents/{incident_id}/replay", response_model=models.Audited)
+    def replay(incident_id: str) -> Json:
+        """Makes the diagnosis again from what it was made from, and compares both, byte for byte."""
+        at_ns, stored, given = kept_inputs(incident_id)
+        with replaying:
+            look = unpack(given)
+            answer = compared(stored, again(look))
+        return answer | {"looked_at": rfc3339(at_ns)}
 
     return routes
 

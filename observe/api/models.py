@@ -92,6 +92,41 @@ class IncidentItem(Answer):
     impact: ImpactItem
 
 
+class Audited(Answer):
+    incident_id: str
+    looked_at: str = Field(description="time of the look")
+    same: bool = Field(description="whether the recomputed incident is the stored one, byte for byte")
+    sha256_stored: str
+    sha256_recomputed: str
+    stored: IncidentItem
+    recomputed: IncidentItem | None = Field(description="null: the look does not give this incident any more")
+
+
+class Compared(Answer):
+    of: str
+    unit: str = Field(description='UCUM; "" where the metric has one of its own')
+    numbers: dict[str, float]
+
+
+class ApartItem(Answer):
+    service: str
+    key: str
+    value: str
+    bad_with: int
+    bad: int
+    others_with: int
+    others: int
+    p_value: float = Field(description="after control of false discoveries over all values")
+    against: Literal["others", "before"]
+    alike: list[str] = Field(description="key=value that the very same requests have")
+
+
+class Attributes(Answer):
+    values: int = Field(description="how many attribute values were compared")
+    numbers: dict[str, float] = Field(description="counts of the value that was asked for; empty without one")
+    apart: list[ApartItem] = Field(description="what sets bad requests apart, clearest first")
+
+
 class Incidents(Answer):
     incidents: list[IncidentItem] = Field(description="open before resolved, then worst first")
 

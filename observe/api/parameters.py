@@ -70,7 +70,58 @@ class IncidentsQuery(Parameters):
 
 
 class ExplainQuery(Parameters):
-    format: Literal["json", "markdown", "html"] = "json"
+    format: Literal["json", "text", "markdown", "html"] = "json"
+
+
+class CompareQuery(Parameters):
+    of: Text = Field(description="which number")
+    before: Text = Field(description="from/to, RFC 3339, window starts")
+    after: Text = Field(description="from/to, likewise")
+    service: Text = ""
+    callee: Text = ""
+    dimension: Literal["", "version", "instance", "host"] = ""
+    value: list[Text] = Field(default=[], max_length=100, description="of the dimension")
+    metric: Text = ""
+    hw_id: Text = ""
+    host: Text = ""
+    instance: Text = ""
+    labels: Text = ""
+
+    def bounds(self) -> tuple[int, int, int, int]:
+        """[before from, before to, after from, after to) in ns."""
+        return _periods(self.before, self.after)
+
+
+class AttributesQuery(Parameters):
+    service: Text
+    operation: Text
+    kind: Text = "Server"
+    slower_than_ms: float = Field(0, ge=0, le=1e9, description="0: failing requests")
+    requests: int = Field(0, ge=0, description="how many there are to sample from; 0: all are read")
+    before: Text = Field(description="from/to, RFC 3339, window starts")
+    after: Text = Field(description="from/to, likewise")
+    of: Text = Field("", description="with key and value: the counts of this one; whose spans carry it")
+    key: Text = ""
+    value: Text = ""
+
+    def bounds(self) -> tuple[int, int, int, int]:
+        """[before from, before to, after from, after to) in ns."""
+        return _periods(self.before, self.after)
+
+
+def _periods(before: str, after: str) -> tuple[int, int, int, int]:
+    bounds = (*_interval("before", before), *_interval("after", after))
+    if bounds[3] - bounds[0] > MAX_WINDOWS_RANGE_S * SECOND_NS:
+        raise BadRecord(f"before: at most {MAX_WINDOWS_RANGE_S / 3600:g} h before the end of `after` is allowed")
+    return bounds
+
+
+def _interval(name: str, text: str) -> tuple[int, int]:
+    first, slash, last = text.partition("/")
+    from_ns, to_ns = from_rfc3339(first), from_rfc3339(last) if slash else 0
+    if not 0 <= from_ns < to_ns < LAST_NS:
+        raise BadRecord(f"{name} = {text!r}: two times with a / between them, the earlier first, are allowed")
+    return from_ns, to_ns
 
 
 class WindowsQuery(Range):

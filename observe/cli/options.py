@@ -106,12 +106,13 @@ def client(url: str) -> Any:
     return Client(url)
 
 
-def text_of(incident: Json, format_: str = "markdown") -> str:
+def text_of(incident: Json, format_: str = "markdown", base: str = "") -> str:
     from observe import explain as render
-    from observe.wire import incident_from_json
+    from observe.wire import from_rfc3339, incident_from_json
 
-    body = incident_from_json(incident)
-    return render.html(body) if format_ == "html" else render.markdown(body)
+    body, looked_at = incident_from_json(incident), incident.get("looked_at")
+    form = {"html": render.html, "markdown": render.markdown, "text": render.text}[format_]
+    return form(body, None if looked_at is None else from_rfc3339(looked_at), base)
 
 
 def time_of(text: str, option: str) -> int:

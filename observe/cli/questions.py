@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -67,15 +68,30 @@ def incidents(api: str, state: str | None, as_json: bool) -> int:
 @cli.command()
 @api_option
 @click.argument("incident_id", metavar="ID")
-@click.option("--format", "format_", type=click.Choice(["markdown", "html", "json"]), default="markdown")
+@click.option("--format", "format_", type=click.Choice(["text", "markdown", "html", "json"]), default="text")
 @click.option("--json", "as_json", is_flag=True, help="the same as --format json")
-def explain(api: str, incident_id: str, format_: str, as_json: bool) -> int:
+@click.option("--replay", "again", is_flag=True, help="make the diagnosis again from its inputs; 1 where it differs")
+@click.option("--inputs", type=click.Path(path_type=Path), metavar="FILE", help="save what it was made from, a zip")
+def explain(api: str, incident_id: str, format_: str, as_json: bool, again: bool, inputs: Path | None) -> int:
     """One incident: what broke, since when, how sure, who suffers, and the evidence."""
-    body = client(api).incident(incident_id)
+    asked = client(api)
+    if inputs is not None:
+        inputs.write_bytes(asked.inputs(incident_id))
+        click.echo(f"{inputs}: what {incident_id} was diagnosed from", err=True)
+        return 0
+    if again:
+        answer = asked.replay_of(incident_id)
+        if as_json or format_ == "json":
+            print_json(answer)
+        else:
+            verb = "gives the same bytes" if answer["same"] else "DIFFERS"
+            click.echo(f"the look of {answer['looked_at']}, made again, {verb}: sha256 {answer['sha256_recomputed']}")
+        return 0 if answer["same"] else 1
+    body = asked.explained(incident_id)
     if as_json or format_ == "json":
         print_json(body)
     else:
-        click.echo(text_of(body, format_))
+        click.echo(text_of(body, format_, api.rstrip("/")), nl=False)
     return 0
 
 

@@ -14,6 +14,7 @@ from observe.diagnose.explain import evidence, ruled_out, unknown
 from observe.diagnose.graph import Floats, Picture, picture
 from observe.diagnose.group import groups
 from observe.diagnose.impact import impact
+from observe.diagnose.inference import chain
 from observe.diagnose.levels import periods, within
 from observe.diagnose.narrow import Ground, Place, ground, narrow
 from observe.diagnose.paths import path
@@ -127,11 +128,15 @@ class _Court:
 
     def _cause(self, suspect: Suspect, members: list[Symptom]) -> Cause:
         place, service = self._placed(suspect)
+        way = path(service, members, self.judge)
         reasons = [*evidence(suspect, place, members, self.judge), *_quoted(service, self.context)]
         if place.kind is CauseKind.HOST and (on := self.given.hosts.get(place.resource)):
             others = ", ".join(self.judge.picture.name(n) for n in on)
             text = f"{len(on)} services are slow on {place.resource} only: {others}"
             reasons.insert(0, Evidence("contrast", text, (("services", float(len(on))),)))
+        if place.device is not None:
+            linked = chain(place.device, way, members, self.given.frames, self.judge.picture)
+            reasons = [*reasons[:1], linked, *reasons[1:]] if linked is not None else reasons
         score = confidence(suspect)
         if place.device is not None:
             score = 1 - (1 - score) * (1 - 0.5 * place.device.strength * suspect.share)
@@ -144,7 +149,7 @@ class _Court:
             resource=place.resource,
             score=round(score, 4),
             share=round(min(1.0, suspect.share), 4),
-            path=path(service, members, self.judge),
+            path=way,
             evidence=tuple(reasons),
             exemplar_trace_ids=self._exemplars(suspect, service, place),
         )

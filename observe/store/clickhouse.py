@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 import orjson
 import polars as pl
 
-from observe.frames import Frames
+from observe.frames import AttributeQuestion, Frames
 from observe.settings import RetentionSettings
-from observe.store import digests, incidents, ledger, looks, migrate, otlp, silences, windows
+from observe.frames import AttributeQuestion, Frames
+from observe.settings import RetentionSettings
+from observe.store import attributes, digests, incidents, ledger, looks, migrate, otlp, silences, windows
+from observe.store.connect import Pool, translated
+from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 from observe.store.connect import Pool, translated
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
@@ -87,6 +91,9 @@ class ClickHouseStore:
 
     def frames(self, from_ns: int, to_ns: int, /) -> Frames:
         return windows.read(self, from_ns, to_ns)
+
+    def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:
+        return attributes.count(self, question)
 
     def save_incidents(self, changed: Sequence[Incident], /) -> None:
         incidents.save(self, changed)

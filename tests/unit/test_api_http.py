@@ -37,6 +37,7 @@ class FakeStore:
         self.away = False
         self.questions = []
         self.quiet = {}
+        self.kept = {}
 
     def silences(self, now_ns):
         return [s for s in self.quiet.values() if s.ends_ns > now_ns]
@@ -50,6 +51,12 @@ class FakeStore:
 
     def frames(self, from_ns, to_ns):
         return empty()
+
+    def diagnosed(self, incident_id):
+        return self.kept.get(incident_id)
+
+    def inputs(self, at_ns):
+        return None
 
     def query(self, sql, parameters=None):
         if self.away:
@@ -141,7 +148,7 @@ def test_explanations_are_short_and_cannot_smuggle_markup(client, http, store):
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "<script>" not in page.text
     assert "&lt;script&gt;" in page.text
-    assert http.get("/api/v1/incidents/a/explain").json() == incident_json(store.known[0])
+    assert http.get("/api/v1/incidents/a/explain").json() == incident_json(store.known[0]) | {"looked_at": None}
 
 
 def test_an_unknown_cause_says_so(client, store):
@@ -247,7 +254,8 @@ def test_openapi_describes_every_address_and_its_answer(http):
     assert names == {
         "health", "incidents", "incidents/{incident_id}", "incidents/{incident_id}/explain", "services", "graph",
         "windows", "traces", "traces/{trace_id}", "metrics", "logs", "gpus", "audit", "replay", "silences",
-        "silences/{silence_id}",
+        "silences/{silence_id}", "incidents/{incident_id}/inputs", "incidents/{incident_id}/replay", "compare",
+        "attributes",
     }  # fmt: skip
     assert "latency_p99_ms" in document["components"]["schemas"]["Step"]["properties"]
     assert document["components"]["schemas"]["Graph"]["properties"].keys() == {"at", "from", "nodes", "edges"}

@@ -8,6 +8,7 @@ import pytest
 from observe import pipeline
 from observe.errors import Unavailable
 from observe.frames import empty
+from observe.looks import unpack
 from observe.settings import load
 from observe.types import Incident, Severity, State
 
@@ -28,6 +29,7 @@ class Store:
         self.saved = list(saved)
         self.asked = []
         self.away = 0
+        self.kept = []
 
     def settle(self, now_ns):
         if self.away:
@@ -45,12 +47,15 @@ class Store:
     def save_incidents(self, incidents):
         self.saved += incidents
 
+    def save_look(self, at_ns, inputs, kept):
+        self.kept += [(at_ns, unpack(inputs), [i.id for i in kept])]
+
 
 def test_an_incident_is_saved_before_anybody_is_told(monkeypatch):
     store = Store()
     seen = []
 
-    def look(frames, known, now_ns, settings):
+    def look(frames, known, now_ns, settings, ask):
         return [incident("a", now_ns // SECOND)] if not known else []
 
     def tell_checks(incidents, now_ns):
@@ -61,6 +66,8 @@ def test_an_incident_is_saved_before_anybody_is_told(monkeypatch):
     steps = iter([True, True, False])
     pipeline.watch(store, tell_checks, SETTINGS, clock=lambda: 10**18, wait_until=lambda at: next(steps))
     assert seen == [["a"], ["a"]]
+    ((at_ns, look, ids),) = store.kept
+    assert (look.at_ns, look.known, ids) == (at_ns, (), ["a"])
 
 
 def test_a_store_that_is_away_is_asked_again_and_open_incidents_are_restored(monkeypatch):
@@ -68,7 +75,7 @@ def test_a_store_that_is_away_is_asked_again_and_open_incidents_are_restored(mon
     store.away = 2
     known_at_look = []
 
-    def look(frames, known, now_ns, settings):
+    def look(frames, known, now_ns, settings, ask):
         known_at_look.append([i.id for i in known])
         return []
 
@@ -104,7 +111,7 @@ def test_replay_reports_what_fired_worst_first_and_drops_what_did_not(monkeypatc
 @pytest.mark.parametrize("hours", [0.5, 3])
 def test_replay_reads_in_chunks_and_looks_at_every_window_once(monkeypatch, hours):
     asked, looked = [], []
-    monkeypatch.setattr(pipeline, "look", lambda frames, known, now_ns, settings: looked.append(now_ns) or [])
+    monkeypatch.setattr(pipeline, "look", lambda frames, known, now_ns, settings, ask: looked.append(now_ns) or [])
 
     def read(from_ns, to_ns):
         asked.append((from_ns, to_ns))

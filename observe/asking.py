@@ -1,0 +1,46 @@
+"""Questions of a look to the store: asked once each, with their answers noted for the audit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import polars as pl
+
+from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion
+from observe.interfaces import Store
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 64
+"""Questions stay the same while an incident goes on, look after look."""
+
+Answers = dict[AttributeQuestion, pl.DataFrame]
+
+
+class Asking:
+    """Asks a store about attributes, each question once. A question that fails is answered with no rows: what it
+    could add is not worth the alert."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: Answers = {}
+
+    def __call__(self, noted: Answers) -> Callable[[AttributeQuestion], pl.DataFrame]:
+        """A function that answers, and writes every answer to `noted`."""
+
+        def ask(question: AttributeQuestion) -> pl.DataFrame:
+            noted[question] = self._answer(question)
+            return noted[question]
+
+        return ask
+
+    def _answer(self, question: AttributeQuestion) -> pl.DataFrame:
+        if question not in self._known:
+            try:
+                found = self._store.attributes(question)
+            except Exception as error:  # whatever it is: a slow or failing count is no reason to miss an incident
+                log.warning("attributes of %s %s: %s", question.service, question.operation, error)
+                return pl.DataFrame(schema=ATTRIBUTE_COUNTS)
+            self._known = dict([*self._known.items(), (question, found)][-REMEMBERED:])
+        return self._known[question]
