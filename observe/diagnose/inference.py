@@ -28,7 +28,8 @@ def chain(
 ) -> Evidence | None:
     """The links in order, each with its numbers: cache, queue, time in the queue, time to first token, what users see.
 
-    `path` leads from what users meet to the server. None where the device is no server with a full cache, or no link but that is known.
+    `path` leads from what users meet to the server. None where the device is no server with a full cache,
+    or nothing is known beside it.
     """
     cache = next((r for r in device.readings if "KV cache" in r.text), None)
     if cache is None:
