@@ -10,11 +10,7 @@ import polars as pl
 
 from observe.frames import AttributeQuestion, Frames
 from observe.settings import RetentionSettings
-from observe.frames import AttributeQuestion, Frames
-from observe.settings import RetentionSettings
 from observe.store import attributes, digests, incidents, ledger, looks, migrate, otlp, silences, windows
-from observe.store.connect import Pool, translated
-from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 from observe.store.connect import Pool, translated
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
