@@ -10,6 +10,10 @@ say "ingest, local stream and chDB"
 "$observe" bench ingest --json
 say "ingest, Kafka and a ClickHouse server"
 "$python" -m tests.benchmarks.ingest_servers
+say "ingest beside the OpenTelemetry Collector and a Python loop, on the same records and tables"
+"$python" -m tests.benchmarks.rivals --json
+say "the same, with each pipeline killed twice"
+"$python" -m tests.benchmarks.rivals --json --spans 400000 --kills 2 --only collector_readme collector_tuned python_loop observe_full
 say "detection on simulated services"
 "$python" -m tests.benchmarks.detect_simulation
 say "diagnosis on simulated fleets"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -27,6 +27,9 @@ from tests.fixtures.kafka import KafkaBroker
 TOPIC = TOPICS["spans"]
 PARTITIONS = 3
 STALL_S = 15.0
+SESSION_S = 60.0
+"""Longer than any group waits for a member that was killed."""
+
 SETTLE_S = 90.0
 
 
@@ -129,17 +132,12 @@ class Bench:
             producer.flush(60)
             start_ns += 10**9
 
-    def end(self) -> dict[int, int]:
+    def end(self, topic: str = TOPIC) -> dict[int, int]:
         """The offset past the last record, by partition."""
         consumer = Consumer({"bootstrap.servers": self.broker.bootstrap, "group.id": "bench"})
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=30)[1] for p in range(PARTITIONS)}
+        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in range(PARTITIONS)}
         consumer.close()
         return ends
-
-    def committed(self, group: str) -> dict[int, int]:
-        request = ConsumerGroupTopicPartitions(group, [TopicPartition(TOPIC, p) for p in range(PARTITIONS)])
-        found = self.admin.list_consumer_group_offsets([request])[group].result(30)
-        return {p.partition: max(0, p.offset) for p in found.topic_partitions}
 
     def has_partitions(self, group: str) -> bool:
         """Whether somebody in the group was given partitions, so that reading begins now."""
@@ -209,10 +207,30 @@ class Bench:
                 result.pipeline_cpu_s = cpu_s(process.pid) - result.startup_cpu_s
                 result.pipeline_peak = peak_bytes(process.pid)
             result.server_peak = peak_bytes(self.server.pid)
-        result.rows, result.distinct = self.rows(database), self.distinct(database)
-        result.parts = self.parts(database)
+        result.rows, result.distinct, result.parts = self.rows(database), self.distinct(database), self.parts(database)
         result.bytes_by_table = self.sizes(database)
         return result
+
+    def killed(self, contender: Contender, kills: int) -> Result:
+        """Rows lost and doubled where the pipeline is ended by SIGKILL on its way, `kills` times, and started again."""
+        database = f"bench_{contender.name}"
+        self.client.command(f"DROP DATABASE IF EXISTS {database} SYNC")
+        contender.prepare(self, database)
+        for number in range(kills):
+            with self._running(contender, database) as process:
+                if process is None:
+                    raise RuntimeError(f"{contender.name} is no process that could be killed")
+                before = self.rows(database)
+                goal = max(before + 1, self.spans * (number + 1) // (kills + 2))
+                deadline = time.monotonic() + SESSION_S
+                while self.rows(database) < goal and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                process.kill()
+        with self._running(contender, database):
+            self.wait_for_rows(database, stall_s=SESSION_S)
+        return Result(
+            contender.name, contender.what, self.spans, rows=self.rows(database), distinct=self.distinct(database)
+        )
 
     def forget(self, contender: Contender) -> None:
         """Drops its rows and its place in the topic, so that it can run again."""

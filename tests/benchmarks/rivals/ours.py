@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import clickhouse_connect
+
+from observe.settings import RetentionSettings, Settings, WriterSettings
+from observe.store import ClickHouseStore, kafka_engine
 from tests.benchmarks.rivals import python_loop
 from tests.benchmarks.rivals.bench import TOPIC, Bench
 from tests.benchmarks.rivals.tables import create_exporter_tables, reduce_to_exporter_tables
@@ -27,7 +32,7 @@ class Observe:
         }[tables]
 
     def prepare(self, bench: Bench, database: str) -> None:
-        self._run(bench, database, "migrate")
+        migrate(bench, database)
         if self._tables != "full":
             reduce_to_exporter_tables(bench.client, database, bloom=self._tables == "exporter")
 
@@ -41,12 +46,6 @@ class Observe:
     def stop(self, bench: Bench, database: str) -> None:
         """Nothing is left of it."""
 
-    def _run(self, bench: Bench, database: str, command: str) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "observe", command],
-            env=self._environ(bench, database), check=True, cwd=bench.folder, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-
     def _environ(self, bench: Bench, database: str) -> dict[str, str]:
         return {
             **os.environ,
@@ -55,6 +54,30 @@ class Observe:
             "OBSERVE_WRITER__GROUP": self.group,
             "OBSERVE_LOG__LEVEL": "warning",
         }
+
+
+class KafkaEngine:
+    """ClickHouse's own Kafka engine feeding observe's landing tables: no process of ours at all."""
+
+    name = "kafka_engine"
+    group = "bench-kafka_engine"
+    what = "ClickHouse's Kafka engine into observe's tables, rollups, ledger"
+
+    def prepare(self, bench: Bench, database: str) -> None:
+        migrate(bench, database)
+
+    def start(self, bench: Bench, database: str, log: Path) -> None:
+        writer = WriterSettings(group=self.group)
+        settings = Settings(stream=f"kafka://{bench.broker.bootstrap}", writer=writer)
+        self._execute(bench, database, kafka_engine.statements(settings))
+
+    def stop(self, bench: Bench, database: str) -> None:
+        self._execute(bench, database, kafka_engine.removal())
+
+    def _execute(self, bench: Bench, database: str, statements: Iterable[str]) -> None:
+        with clickhouse_connect.get_client(dsn=bench.http, database=database) as client:
+            for statement in statements:
+                client.command(statement)
 
 
 class PythonLoop:
@@ -76,3 +99,9 @@ class PythonLoop:
 
     def stop(self, bench: Bench, database: str) -> None:
         """Nothing is left of it."""
+
+
+def migrate(bench: Bench, database: str) -> None:
+    store = ClickHouseStore(f"{bench.server.url}/{database}", RetentionSettings())
+    store.migrate()
+    store.close()
