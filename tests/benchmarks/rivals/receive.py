@@ -3,8 +3,8 @@
 python -m tests.benchmarks.rivals.receive [--spans N] [--only NAME …] [--json]
 
 The same generator sends to each, on the same cores, and waits for acknowledgements; both write zstd records and wait
-for the broker. `collector_queue` acknowledges when a request is in the exporter's queue in memory, which is its default;
-`collector_waits` and observe when Kafka has it.
+for the broker. `collector_queue` acknowledges when a request is in the exporter's queue in memory, which is its
+default; `collector_waits` and observe when Kafka has it.
 """
 
 from __future__ import annotations
