@@ -46,8 +46,15 @@ def migrations() -> Iterator[tuple[str, list[str]]]:
     """Name and statements of each migration, in order."""
     folder = files("observe.store") / "migrations"
     for file in sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name):
-        text = re.sub(r"\{otlp_(\w+)(?::(\w+))?\}", _columns, file.read_text(encoding="utf-8"))
+        text = re.sub(r"^ *\{(\w+)\}(;?)$", _part, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        text = re.sub(r"\{otlp_(\w+)(?::(\w+))?\}", _columns, text)
         yield file.name.removesuffix(".sql"), statements(text)
+
+
+def _part(placeholder: re.Match[str]) -> str:
+    """A line that is `{values}`: the text of parts/values.sql, which several statements share."""
+    part = files("observe.store") / "migrations" / "parts" / f"{placeholder[1]}.sql"
+    return part.read_text(encoding="utf-8").rstrip() + placeholder[2]
 
 
 def _columns(placeholder: re.Match[str]) -> str:

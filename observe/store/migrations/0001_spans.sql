@@ -3,20 +3,20 @@
 -- Every table that a view writes to needs its deduplication window, or a repeated batch would count twice there.
 
 CREATE TABLE IF NOT EXISTS otel_traces (
-    Timestamp DateTime64(9) CODEC(Delta, ZSTD(1)),
+    Timestamp DateTime64(9) CODEC(Delta, LZ4),
     TraceId String CODEC(ZSTD(1)),
     SpanId String CODEC(ZSTD(1)),
     ParentSpanId String CODEC(ZSTD(1)),
-    TraceState String CODEC(ZSTD(1)),
-    SpanName LowCardinality(String) CODEC(ZSTD(1)),
-    SpanKind LowCardinality(String) CODEC(ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ScopeName String CODEC(ZSTD(1)),
-    ScopeVersion String CODEC(ZSTD(1)),
-    SpanAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    Duration UInt64 CODEC(ZSTD(1)),
-    StatusCode LowCardinality(String) CODEC(ZSTD(1)),
+    TraceState String,
+    SpanName LowCardinality(String),
+    SpanKind LowCardinality(String),
+    ServiceName LowCardinality(String),
+    ResourceAttributes Map(LowCardinality(String), String),
+    ScopeName String,
+    ScopeVersion String,
+    SpanAttributes Map(LowCardinality(String), String),
+    Duration UInt64,
+    StatusCode LowCardinality(String),
     StatusMessage String CODEC(ZSTD(1)),
     Events Nested (
         Timestamp DateTime64(9),
@@ -29,17 +29,17 @@ CREATE TABLE IF NOT EXISTS otel_traces (
         TraceState String,
         Attributes Map(LowCardinality(String), String)
     ) CODEC(ZSTD(1)),
-    Flags UInt32 DEFAULT 0 CODEC(ZSTD(1)),
-    ResourceSchemaUrl LowCardinality(String) DEFAULT '' CODEC(ZSTD(1)),
-    ScopeSchemaUrl LowCardinality(String) DEFAULT '' CODEC(ZSTD(1)),
-    ScopeAttributes Map(LowCardinality(String), String) DEFAULT map() CODEC(ZSTD(1)),
-    DroppedAttributesCount UInt32 DEFAULT 0 CODEC(ZSTD(1)),
-    DroppedEventsCount UInt32 DEFAULT 0 CODEC(ZSTD(1)),
-    DroppedLinksCount UInt32 DEFAULT 0 CODEC(ZSTD(1)),
-    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition' CODEC(ZSTD(1)),
+    Flags UInt32 DEFAULT 0,
+    ResourceSchemaUrl LowCardinality(String) DEFAULT '',
+    ScopeSchemaUrl LowCardinality(String) DEFAULT '',
+    ScopeAttributes Map(LowCardinality(String), String) DEFAULT map(),
+    DroppedAttributesCount UInt32 DEFAULT 0,
+    DroppedEventsCount UInt32 DEFAULT 0,
+    DroppedLinksCount UInt32 DEFAULT 0,
+    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition',
     Window DateTime('UTC') MATERIALIZED
         toDateTime(intDiv(toUnixTimestamp64Nano(Timestamp) + toInt64(Duration), 10000000000) * 10, 'UTC')
-        COMMENT 'start of the 10 s in which the span ends' CODEC(Delta, ZSTD(1)),
+        COMMENT 'start of the 10 s in which the span ends' CODEC(Delta, LZ4),
     -- Rollups and frames read by window, the interface by time.
     INDEX idx_window Window TYPE minmax GRANULARITY 1,
     INDEX idx_timestamp Timestamp TYPE minmax GRANULARITY 1,
@@ -53,8 +53,8 @@ SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_dedup
 
 CREATE TABLE IF NOT EXISTS otel_traces_trace_id_ts (
     TraceId String CODEC(ZSTD(1)),
-    Start DateTime CODEC(Delta, ZSTD(1)),
-    End DateTime CODEC(Delta, ZSTD(1)),
+    Start DateTime CODEC(Delta, LZ4),
+    End DateTime CODEC(Delta, LZ4),
     INDEX idx_trace_id TraceId TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = MergeTree
@@ -63,7 +63,7 @@ ORDER BY (TraceId, Start)
 SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS rejected (
-    IngestedAt DateTime64(3) DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    IngestedAt DateTime64(3) DEFAULT now64(3) CODEC(Delta, LZ4),
     Signal LowCardinality(String),
     Topic LowCardinality(String),
     Partition Int32,
@@ -127,30 +127,7 @@ ENGINE = Null;
 -- 2 ms a time, on every insert. Lambdas take the members of a value as arguments for the same reason.
 CREATE MATERIALIZED VIEW IF NOT EXISTS otlp_spans_flat_mv TO otlp_spans_flat AS
 WITH
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', toJSONString(s),
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toJSONString(d),
-        k = 'array_value', concat('{"otlp.array":"', base64Encode(a), '"}'),
-        k = 'kvlist_value', concat('{"otlp.kvlist":"', base64Encode(m), '"}'),
-        k = 'bytes_value', toJSONString(base64Encode(y)),
-        'null') AS inner_json,
-    v -> arrayMap(inner_json, (v).value, (v).string_value, (v).bool_value, (v).int_value, (v).double_value,
-        (v).array_value, (v).kvlist_value, (v).bytes_value) AS inner_jsons,
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', s,
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toString(d),
-        k = 'array_value', concat('[', arrayStringConcat(inner_jsons((a).values), ','), ']'),
-        k = 'kvlist_value', concat('{', arrayStringConcat(arrayMap((n, j) -> concat(toJSONString(n), ':', j),
-            ((m).values).key, inner_jsons(((m).values).value)), ','), '}'),
-        k = 'bytes_value', base64Encode(y),
-        '') AS text,
-    v -> arrayMap(text, (v).value, (v).string_value, (v).bool_value, (v).int_value, (v).double_value,
-        (v).array_value, (v).kvlist_value, (v).bytes_value) AS texts,
-    attributes -> mapFromArrays((attributes).key::Array(LowCardinality(String)), texts((attributes).value)) AS as_map
+    {values}
 SELECT
     fromUnixTimestamp64Nano(reinterpretAsInt64(start_ns)) AS Timestamp,
     lower(hex(trace_id)) AS TraceId,

@@ -1,25 +1,25 @@
 -- Log records: the layout of the OpenTelemetry ClickHouse exporter (its 2026 form).
 
 CREATE TABLE IF NOT EXISTS otel_logs (
-    Timestamp DateTime64(9) CODEC(Delta, ZSTD(1)),
+    Timestamp DateTime64(9) CODEC(Delta, LZ4),
     TraceId String CODEC(ZSTD(1)),
     SpanId String CODEC(ZSTD(1)),
-    TraceFlags UInt8 CODEC(ZSTD(1)),
-    SeverityText LowCardinality(String) CODEC(ZSTD(1)),
-    SeverityNumber UInt8 CODEC(ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
+    TraceFlags UInt8,
+    SeverityText LowCardinality(String),
+    SeverityNumber UInt8,
+    ServiceName LowCardinality(String),
     Body String CODEC(ZSTD(1)),
-    ResourceSchemaUrl LowCardinality(String) CODEC(ZSTD(1)),
-    ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ScopeSchemaUrl LowCardinality(String) CODEC(ZSTD(1)),
-    ScopeName String CODEC(ZSTD(1)),
-    ScopeVersion LowCardinality(String) CODEC(ZSTD(1)),
-    ScopeAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    LogAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    EventName String CODEC(ZSTD(1)),
-    ObservedTimestamp DateTime64(9) DEFAULT Timestamp CODEC(Delta, ZSTD(1)),
-    DroppedAttributesCount UInt32 DEFAULT 0 CODEC(ZSTD(1)),
-    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition' CODEC(ZSTD(1)),
+    ResourceSchemaUrl LowCardinality(String),
+    ResourceAttributes Map(LowCardinality(String), String),
+    ScopeSchemaUrl LowCardinality(String),
+    ScopeName String,
+    ScopeVersion LowCardinality(String),
+    ScopeAttributes Map(LowCardinality(String), String),
+    LogAttributes Map(LowCardinality(String), String),
+    EventName String,
+    ObservedTimestamp DateTime64(9) DEFAULT Timestamp CODEC(Delta, LZ4),
+    DroppedAttributesCount UInt32 DEFAULT 0,
+    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition',
     -- The logs of a trace.
     INDEX idx_trace_id TraceId TYPE bloom_filter(0.01) GRANULARITY 1
 )
@@ -60,30 +60,7 @@ ENGINE = Null;
 -- A record without a time of its own has the time at which it was observed.
 CREATE MATERIALIZED VIEW IF NOT EXISTS otlp_logs_flat_mv TO otlp_logs_flat AS
 WITH
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', toJSONString(s),
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toJSONString(d),
-        k = 'array_value', concat('{"otlp.array":"', base64Encode(a), '"}'),
-        k = 'kvlist_value', concat('{"otlp.kvlist":"', base64Encode(m), '"}'),
-        k = 'bytes_value', toJSONString(base64Encode(y)),
-        'null') AS inner_json,
-    v -> arrayMap(inner_json, (v).value, (v).string_value, (v).bool_value, (v).int_value, (v).double_value,
-        (v).array_value, (v).kvlist_value, (v).bytes_value) AS inner_jsons,
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', s,
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toString(d),
-        k = 'array_value', concat('[', arrayStringConcat(inner_jsons((a).values), ','), ']'),
-        k = 'kvlist_value', concat('{', arrayStringConcat(arrayMap((n, j) -> concat(toJSONString(n), ':', j),
-            ((m).values).key, inner_jsons(((m).values).value)), ','), '}'),
-        k = 'bytes_value', base64Encode(y),
-        '') AS text,
-    v -> arrayMap(text, (v).value, (v).string_value, (v).bool_value, (v).int_value, (v).double_value,
-        (v).array_value, (v).kvlist_value, (v).bytes_value) AS texts,
-    attributes -> mapFromArrays((attributes).key::Array(LowCardinality(String)), texts((attributes).value)) AS as_map
+    {values}
 SELECT
     fromUnixTimestamp64Nano(reinterpretAsInt64(time_ns)) AS Timestamp,
     lower(hex(trace_id)) AS TraceId,

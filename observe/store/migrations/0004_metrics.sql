@@ -2,246 +2,57 @@
 -- deep (an array in them is kept as base64 of its bytes): they identify series, and lists are not found in them.
 
 CREATE TABLE IF NOT EXISTS otel_metrics_gauge (
-    ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ResourceSchemaUrl String CODEC(ZSTD(1)),
-    ScopeName String CODEC(ZSTD(1)),
-    ScopeVersion String CODEC(ZSTD(1)),
-    ScopeAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ScopeDroppedAttrCount UInt32 CODEC(ZSTD(1)),
-    ScopeSchemaUrl String CODEC(ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricDescription LowCardinality(String) CODEC(ZSTD(1)),
-    MetricUnit LowCardinality(String) CODEC(ZSTD(1)),
-    Attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    StartTimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    TimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    Flags UInt32 CODEC(ZSTD(1)),
-    Value Float64 CODEC(ZSTD(1)),
-    Exemplars Nested (
-        FilteredAttributes Map(LowCardinality(String), String),
-        TimeUnix DateTime64(9),
-        Value Float64,
-        SpanId String,
-        TraceId String
-    ) CODEC(ZSTD(1)),
-    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition' CODEC(ZSTD(1)),
-    Window DateTime('UTC') MATERIALIZED toDateTime(intDiv(toUnixTimestamp64Nano(TimeUnix), 10000000000) * 10, 'UTC')
-        CODEC(Delta, ZSTD(1)),
-    -- Frames read these instead of the maps.
-    Series UInt64 MATERIALIZED cityHash64(ServiceName, MetricName, mapSort(Attributes), mapSort(ResourceAttributes),
-        ScopeName) CODEC(ZSTD(1)),
-    Instance LowCardinality(String) MATERIALIZED ResourceAttributes['service.instance.id'] CODEC(ZSTD(1)),
-    Host LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [ResourceAttributes['host.name'],
-        Attributes['host.name'], Attributes['Hostname'], Attributes['hostname']]) CODEC(ZSTD(1)),
-    HwId LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [Attributes['hw.id'], Attributes['UUID'],
-        Attributes['gpu_uuid'], Attributes['hw.gpu.id']]) CODEC(ZSTD(1)),
-    Labels LowCardinality(String) MATERIALIZED arrayStringConcat(arraySort(arrayMap((k, v) -> concat(k, '=', v),
-        mapKeys(mapFilter((k, v) -> k NOT IN ('host.name', 'Hostname', 'hostname', 'hw.id', 'UUID', 'gpu_uuid',
-            'hw.gpu.id'), Attributes) AS rest), mapValues(rest))), ',') CODEC(ZSTD(1)),
-    INDEX idx_window Window TYPE minmax GRANULARITY 1
-)
-ENGINE = MergeTree
-PARTITION BY toDate(TimeUnix)
-ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+    {metric_head}
+    Value Float64,
+    {exemplars}
+    {metric_tail};
 
 CREATE TABLE IF NOT EXISTS otel_metrics_sum (
-    ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ResourceSchemaUrl String CODEC(ZSTD(1)),
-    ScopeName String CODEC(ZSTD(1)),
-    ScopeVersion String CODEC(ZSTD(1)),
-    ScopeAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ScopeDroppedAttrCount UInt32 CODEC(ZSTD(1)),
-    ScopeSchemaUrl String CODEC(ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricDescription LowCardinality(String) CODEC(ZSTD(1)),
-    MetricUnit LowCardinality(String) CODEC(ZSTD(1)),
-    Attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    StartTimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    TimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    Flags UInt32 CODEC(ZSTD(1)),
-    Value Float64 CODEC(ZSTD(1)),
-    AggregationTemporality Int32 CODEC(ZSTD(1)),
-    IsMonotonic Bool CODEC(ZSTD(1)),
-    Exemplars Nested (
-        FilteredAttributes Map(LowCardinality(String), String),
-        TimeUnix DateTime64(9),
-        Value Float64,
-        SpanId String,
-        TraceId String
-    ) CODEC(ZSTD(1)),
-    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition' CODEC(ZSTD(1)),
-    Window DateTime('UTC') MATERIALIZED toDateTime(intDiv(toUnixTimestamp64Nano(TimeUnix), 10000000000) * 10, 'UTC')
-        CODEC(Delta, ZSTD(1)),
-    -- Frames read these instead of the maps.
-    Series UInt64 MATERIALIZED cityHash64(ServiceName, MetricName, mapSort(Attributes), mapSort(ResourceAttributes),
-        ScopeName) CODEC(ZSTD(1)),
-    Instance LowCardinality(String) MATERIALIZED ResourceAttributes['service.instance.id'] CODEC(ZSTD(1)),
-    Host LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [ResourceAttributes['host.name'],
-        Attributes['host.name'], Attributes['Hostname'], Attributes['hostname']]) CODEC(ZSTD(1)),
-    HwId LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [Attributes['hw.id'], Attributes['UUID'],
-        Attributes['gpu_uuid'], Attributes['hw.gpu.id']]) CODEC(ZSTD(1)),
-    Labels LowCardinality(String) MATERIALIZED arrayStringConcat(arraySort(arrayMap((k, v) -> concat(k, '=', v),
-        mapKeys(mapFilter((k, v) -> k NOT IN ('host.name', 'Hostname', 'hostname', 'hw.id', 'UUID', 'gpu_uuid',
-            'hw.gpu.id'), Attributes) AS rest), mapValues(rest))), ',') CODEC(ZSTD(1)),
-    INDEX idx_window Window TYPE minmax GRANULARITY 1
-)
-ENGINE = MergeTree
-PARTITION BY toDate(TimeUnix)
-ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+    {metric_head}
+    Value Float64,
+    AggregationTemporality Int32,
+    IsMonotonic Bool,
+    {exemplars}
+    {metric_tail};
 
 CREATE TABLE IF NOT EXISTS otel_metrics_histogram (
-    ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ResourceSchemaUrl String CODEC(ZSTD(1)),
-    ScopeName String CODEC(ZSTD(1)),
-    ScopeVersion String CODEC(ZSTD(1)),
-    ScopeAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ScopeDroppedAttrCount UInt32 CODEC(ZSTD(1)),
-    ScopeSchemaUrl String CODEC(ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricDescription LowCardinality(String) CODEC(ZSTD(1)),
-    MetricUnit LowCardinality(String) CODEC(ZSTD(1)),
-    Attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    StartTimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    TimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    Flags UInt32 CODEC(ZSTD(1)),
-    Count UInt64 CODEC(ZSTD(1)),
-    Sum Float64 CODEC(ZSTD(1)),
-    BucketCounts Array(UInt64) CODEC(ZSTD(1)),
-    ExplicitBounds Array(Float64) CODEC(ZSTD(1)),
-    Min Float64 CODEC(ZSTD(1)),
-    Max Float64 CODEC(ZSTD(1)),
-    AggregationTemporality Int32 CODEC(ZSTD(1)),
-    Exemplars Nested (
-        FilteredAttributes Map(LowCardinality(String), String),
-        TimeUnix DateTime64(9),
-        Value Float64,
-        SpanId String,
-        TraceId String
-    ) CODEC(ZSTD(1)),
-    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition' CODEC(ZSTD(1)),
-    Window DateTime('UTC') MATERIALIZED toDateTime(intDiv(toUnixTimestamp64Nano(TimeUnix), 10000000000) * 10, 'UTC')
-        CODEC(Delta, ZSTD(1)),
-    -- Frames read these instead of the maps.
-    Series UInt64 MATERIALIZED cityHash64(ServiceName, MetricName, mapSort(Attributes), mapSort(ResourceAttributes),
-        ScopeName) CODEC(ZSTD(1)),
-    Instance LowCardinality(String) MATERIALIZED ResourceAttributes['service.instance.id'] CODEC(ZSTD(1)),
-    Host LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [ResourceAttributes['host.name'],
-        Attributes['host.name'], Attributes['Hostname'], Attributes['hostname']]) CODEC(ZSTD(1)),
-    HwId LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [Attributes['hw.id'], Attributes['UUID'],
-        Attributes['gpu_uuid'], Attributes['hw.gpu.id']]) CODEC(ZSTD(1)),
-    Labels LowCardinality(String) MATERIALIZED arrayStringConcat(arraySort(arrayMap((k, v) -> concat(k, '=', v),
-        mapKeys(mapFilter((k, v) -> k NOT IN ('host.name', 'Hostname', 'hostname', 'hw.id', 'UUID', 'gpu_uuid',
-            'hw.gpu.id'), Attributes) AS rest), mapValues(rest))), ',') CODEC(ZSTD(1)),
-    INDEX idx_window Window TYPE minmax GRANULARITY 1
-)
-ENGINE = MergeTree
-PARTITION BY toDate(TimeUnix)
-ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+    {metric_head}
+    Count UInt64,
+    Sum Float64,
+    BucketCounts Array(UInt64),
+    ExplicitBounds Array(Float64),
+    Min Float64,
+    Max Float64,
+    AggregationTemporality Int32,
+    {exemplars}
+    {metric_tail};
 
 CREATE TABLE IF NOT EXISTS otel_metrics_exponential_histogram (
-    ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ResourceSchemaUrl String CODEC(ZSTD(1)),
-    ScopeName String CODEC(ZSTD(1)),
-    ScopeVersion String CODEC(ZSTD(1)),
-    ScopeAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ScopeDroppedAttrCount UInt32 CODEC(ZSTD(1)),
-    ScopeSchemaUrl String CODEC(ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricDescription LowCardinality(String) CODEC(ZSTD(1)),
-    MetricUnit LowCardinality(String) CODEC(ZSTD(1)),
-    Attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    StartTimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    TimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    Flags UInt32 CODEC(ZSTD(1)),
-    Count UInt64 CODEC(ZSTD(1)),
-    Sum Float64 CODEC(ZSTD(1)),
-    Scale Int32 CODEC(ZSTD(1)),
-    ZeroCount UInt64 CODEC(ZSTD(1)),
-    PositiveOffset Int32 CODEC(ZSTD(1)),
-    PositiveBucketCounts Array(UInt64) CODEC(ZSTD(1)),
-    NegativeOffset Int32 CODEC(ZSTD(1)),
-    NegativeBucketCounts Array(UInt64) CODEC(ZSTD(1)),
-    Min Float64 CODEC(ZSTD(1)),
-    Max Float64 CODEC(ZSTD(1)),
-    AggregationTemporality Int32 CODEC(ZSTD(1)),
-    ZeroThreshold Float64 DEFAULT 0 CODEC(ZSTD(1)),
-    Exemplars Nested (
-        FilteredAttributes Map(LowCardinality(String), String),
-        TimeUnix DateTime64(9),
-        Value Float64,
-        SpanId String,
-        TraceId String
-    ) CODEC(ZSTD(1)),
-    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition' CODEC(ZSTD(1)),
-    Window DateTime('UTC') MATERIALIZED toDateTime(intDiv(toUnixTimestamp64Nano(TimeUnix), 10000000000) * 10, 'UTC')
-        CODEC(Delta, ZSTD(1)),
-    -- Frames read these instead of the maps.
-    Series UInt64 MATERIALIZED cityHash64(ServiceName, MetricName, mapSort(Attributes), mapSort(ResourceAttributes),
-        ScopeName) CODEC(ZSTD(1)),
-    Instance LowCardinality(String) MATERIALIZED ResourceAttributes['service.instance.id'] CODEC(ZSTD(1)),
-    Host LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [ResourceAttributes['host.name'],
-        Attributes['host.name'], Attributes['Hostname'], Attributes['hostname']]) CODEC(ZSTD(1)),
-    HwId LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [Attributes['hw.id'], Attributes['UUID'],
-        Attributes['gpu_uuid'], Attributes['hw.gpu.id']]) CODEC(ZSTD(1)),
-    Labels LowCardinality(String) MATERIALIZED arrayStringConcat(arraySort(arrayMap((k, v) -> concat(k, '=', v),
-        mapKeys(mapFilter((k, v) -> k NOT IN ('host.name', 'Hostname', 'hostname', 'hw.id', 'UUID', 'gpu_uuid',
-            'hw.gpu.id'), Attributes) AS rest), mapValues(rest))), ',') CODEC(ZSTD(1)),
-    INDEX idx_window Window TYPE minmax GRANULARITY 1
-)
-ENGINE = MergeTree
-PARTITION BY toDate(TimeUnix)
-ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+    {metric_head}
+    Count UInt64,
+    Sum Float64,
+    Scale Int32,
+    ZeroCount UInt64,
+    PositiveOffset Int32,
+    PositiveBucketCounts Array(UInt64),
+    NegativeOffset Int32,
+    NegativeBucketCounts Array(UInt64),
+    Min Float64,
+    Max Float64,
+    AggregationTemporality Int32,
+    ZeroThreshold Float64 DEFAULT 0,
+    {exemplars}
+    {metric_tail};
 
 CREATE TABLE IF NOT EXISTS otel_metrics_summary (
-    ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ResourceSchemaUrl String CODEC(ZSTD(1)),
-    ScopeName String CODEC(ZSTD(1)),
-    ScopeVersion String CODEC(ZSTD(1)),
-    ScopeAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    ScopeDroppedAttrCount UInt32 CODEC(ZSTD(1)),
-    ScopeSchemaUrl String CODEC(ZSTD(1)),
-    ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricName LowCardinality(String) CODEC(ZSTD(1)),
-    MetricDescription LowCardinality(String) CODEC(ZSTD(1)),
-    MetricUnit LowCardinality(String) CODEC(ZSTD(1)),
-    Attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-    StartTimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    TimeUnix DateTime64(9) CODEC(Delta, ZSTD(1)),
-    Flags UInt32 CODEC(ZSTD(1)),
-    Count UInt64 CODEC(ZSTD(1)),
-    Sum Float64 CODEC(ZSTD(1)),
+    {metric_head}
+    Count UInt64,
+    Sum Float64,
     ValueAtQuantiles Nested (
         Quantile Float64,
         Value Float64
     ) CODEC(ZSTD(1)),
-    Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition' CODEC(ZSTD(1)),
-    Window DateTime('UTC') MATERIALIZED toDateTime(intDiv(toUnixTimestamp64Nano(TimeUnix), 10000000000) * 10, 'UTC')
-        CODEC(Delta, ZSTD(1)),
-    -- Frames read these instead of the maps.
-    Series UInt64 MATERIALIZED cityHash64(ServiceName, MetricName, mapSort(Attributes), mapSort(ResourceAttributes),
-        ScopeName) CODEC(ZSTD(1)),
-    Instance LowCardinality(String) MATERIALIZED ResourceAttributes['service.instance.id'] CODEC(ZSTD(1)),
-    Host LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [ResourceAttributes['host.name'],
-        Attributes['host.name'], Attributes['Hostname'], Attributes['hostname']]) CODEC(ZSTD(1)),
-    HwId LowCardinality(String) MATERIALIZED arrayFirst(name -> name != '', [Attributes['hw.id'], Attributes['UUID'],
-        Attributes['gpu_uuid'], Attributes['hw.gpu.id']]) CODEC(ZSTD(1)),
-    Labels LowCardinality(String) MATERIALIZED arrayStringConcat(arraySort(arrayMap((k, v) -> concat(k, '=', v),
-        mapKeys(mapFilter((k, v) -> k NOT IN ('host.name', 'Hostname', 'hostname', 'hw.id', 'UUID', 'gpu_uuid',
-            'hw.gpu.id'), Attributes) AS rest), mapValues(rest))), ',') CODEC(ZSTD(1)),
-    INDEX idx_window Window TYPE minmax GRANULARITY 1
-)
-ENGINE = MergeTree
-PARTITION BY toDate(TimeUnix)
-ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+    {metric_tail};
 
 CREATE TABLE IF NOT EXISTS otlp_metrics_in ({otlp_metrics}) ENGINE = Null;
 
@@ -275,30 +86,7 @@ ENGINE = Null;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otlp_metrics_flat_mv TO otlp_metrics_flat AS
 WITH
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', toJSONString(s),
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toJSONString(d),
-        k = 'array_value', concat('{"otlp.array":"', base64Encode(a), '"}'),
-        k = 'kvlist_value', concat('{"otlp.kvlist":"', base64Encode(m), '"}'),
-        k = 'bytes_value', toJSONString(base64Encode(y)),
-        'null') AS inner_json,
-    v -> arrayMap(inner_json, (v).value, (v).string_value, (v).bool_value, (v).int_value, (v).double_value,
-        (v).array_value, (v).kvlist_value, (v).bytes_value) AS inner_jsons,
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', s,
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toString(d),
-        k = 'array_value', concat('[', arrayStringConcat(inner_jsons((a).values), ','), ']'),
-        k = 'kvlist_value', concat('{', arrayStringConcat(arrayMap((n, j) -> concat(toJSONString(n), ':', j),
-            ((m).values).key, inner_jsons(((m).values).value)), ','), '}'),
-        k = 'bytes_value', base64Encode(y),
-        '') AS text,
-    v -> arrayMap(text, (v).value, (v).string_value, (v).bool_value, (v).int_value, (v).double_value,
-        (v).array_value, (v).kvlist_value, (v).bytes_value) AS texts,
-    attributes -> mapFromArrays((attributes).key::Array(LowCardinality(String)), texts((attributes).value)) AS as_map
+    {values}
 SELECT
     maps[1] AS ResourceAttributes,
     resource_url AS ResourceSchemaUrl,
@@ -346,33 +134,11 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_gauge_mv TO otel_metrics_gauge AS
 WITH
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', s,
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toString(d),
-        k = 'array_value', concat('{"otlp.array":"', base64Encode(a), '"}'),
-        k = 'kvlist_value', concat('{"otlp.kvlist":"', base64Encode(m), '"}'),
-        k = 'bytes_value', base64Encode(y),
-        '') AS flat_text,
-    attributes -> mapFromArrays((attributes).key::Array(LowCardinality(String)), arrayMap(flat_text,
-        ((attributes).value).value, ((attributes).value).string_value, ((attributes).value).bool_value,
-        ((attributes).value).int_value, ((attributes).value).double_value, ((attributes).value).array_value,
-        ((attributes).value).kvlist_value, ((attributes).value).bytes_value)) AS as_map
+    {flat_values}
 SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount,
-    ScopeSchemaUrl, ServiceName, MetricName, MetricDescription, MetricUnit,
-    as_map((point).attributes) AS Attributes,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).start_time_unix_nano)) AS StartTimeUnix,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).time_unix_nano)) AS TimeUnix,
-    (point).flags AS Flags,
+    {point_columns}
     if((point).value = 'as_int', toFloat64((point).as_int), (point).as_double) AS Value,
-    arrayMap(as_map, (exemplars).filtered_attributes) AS `Exemplars.FilteredAttributes`,
-    arrayMap(t -> fromUnixTimestamp64Nano(reinterpretAsInt64(t)), (exemplars).time_unix_nano) AS `Exemplars.TimeUnix`,
-    arrayMap((k, i, d) -> if(k = 'as_int', toFloat64(i), d), (exemplars).value, (exemplars).as_int,
-        (exemplars).as_double) AS `Exemplars.Value`,
-    arrayMap(id -> lower(hex(id)), (exemplars).span_id) AS `Exemplars.SpanId`,
-    arrayMap(id -> lower(hex(id)), (exemplars).trace_id) AS `Exemplars.TraceId`,
+    {exemplar_columns}
     Origin
 FROM (
     SELECT *, (point).exemplars AS exemplars
@@ -382,35 +148,13 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_sum_mv TO otel_metrics_sum AS
 WITH
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', s,
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toString(d),
-        k = 'array_value', concat('{"otlp.array":"', base64Encode(a), '"}'),
-        k = 'kvlist_value', concat('{"otlp.kvlist":"', base64Encode(m), '"}'),
-        k = 'bytes_value', base64Encode(y),
-        '') AS flat_text,
-    attributes -> mapFromArrays((attributes).key::Array(LowCardinality(String)), arrayMap(flat_text,
-        ((attributes).value).value, ((attributes).value).string_value, ((attributes).value).bool_value,
-        ((attributes).value).int_value, ((attributes).value).double_value, ((attributes).value).array_value,
-        ((attributes).value).kvlist_value, ((attributes).value).bytes_value)) AS as_map
+    {flat_values}
 SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount,
-    ScopeSchemaUrl, ServiceName, MetricName, MetricDescription, MetricUnit,
-    as_map((point).attributes) AS Attributes,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).start_time_unix_nano)) AS StartTimeUnix,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).time_unix_nano)) AS TimeUnix,
-    (point).flags AS Flags,
+    {point_columns}
     if((point).value = 'as_int', toFloat64((point).as_int), (point).as_double) AS Value,
     Temporality AS AggregationTemporality,
     Monotonic AS IsMonotonic,
-    arrayMap(as_map, (exemplars).filtered_attributes) AS `Exemplars.FilteredAttributes`,
-    arrayMap(t -> fromUnixTimestamp64Nano(reinterpretAsInt64(t)), (exemplars).time_unix_nano) AS `Exemplars.TimeUnix`,
-    arrayMap((k, i, d) -> if(k = 'as_int', toFloat64(i), d), (exemplars).value, (exemplars).as_int,
-        (exemplars).as_double) AS `Exemplars.Value`,
-    arrayMap(id -> lower(hex(id)), (exemplars).span_id) AS `Exemplars.SpanId`,
-    arrayMap(id -> lower(hex(id)), (exemplars).trace_id) AS `Exemplars.TraceId`,
+    {exemplar_columns}
     Origin
 FROM (
     SELECT *, (point).exemplars AS exemplars
@@ -420,26 +164,9 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_histogram_mv TO otel_metrics_histogram AS
 WITH
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', s,
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toString(d),
-        k = 'array_value', concat('{"otlp.array":"', base64Encode(a), '"}'),
-        k = 'kvlist_value', concat('{"otlp.kvlist":"', base64Encode(m), '"}'),
-        k = 'bytes_value', base64Encode(y),
-        '') AS flat_text,
-    attributes -> mapFromArrays((attributes).key::Array(LowCardinality(String)), arrayMap(flat_text,
-        ((attributes).value).value, ((attributes).value).string_value, ((attributes).value).bool_value,
-        ((attributes).value).int_value, ((attributes).value).double_value, ((attributes).value).array_value,
-        ((attributes).value).kvlist_value, ((attributes).value).bytes_value)) AS as_map
+    {flat_values}
 SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount,
-    ScopeSchemaUrl, ServiceName, MetricName, MetricDescription, MetricUnit,
-    as_map((point).attributes) AS Attributes,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).start_time_unix_nano)) AS StartTimeUnix,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).time_unix_nano)) AS TimeUnix,
-    (point).flags AS Flags,
+    {point_columns}
     (point).count AS Count,
     (point).sum AS Sum,
     (point).bucket_counts AS BucketCounts,
@@ -447,12 +174,7 @@ SELECT
     (point).min AS Min,
     (point).max AS Max,
     Temporality AS AggregationTemporality,
-    arrayMap(as_map, (exemplars).filtered_attributes) AS `Exemplars.FilteredAttributes`,
-    arrayMap(t -> fromUnixTimestamp64Nano(reinterpretAsInt64(t)), (exemplars).time_unix_nano) AS `Exemplars.TimeUnix`,
-    arrayMap((k, i, d) -> if(k = 'as_int', toFloat64(i), d), (exemplars).value, (exemplars).as_int,
-        (exemplars).as_double) AS `Exemplars.Value`,
-    arrayMap(id -> lower(hex(id)), (exemplars).span_id) AS `Exemplars.SpanId`,
-    arrayMap(id -> lower(hex(id)), (exemplars).trace_id) AS `Exemplars.TraceId`,
+    {exemplar_columns}
     Origin
 FROM (
     SELECT *, (point).exemplars AS exemplars
@@ -462,26 +184,9 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_exponential_histogram_mv TO otel_metrics_exponential_histogram AS
 WITH
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', s,
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toString(d),
-        k = 'array_value', concat('{"otlp.array":"', base64Encode(a), '"}'),
-        k = 'kvlist_value', concat('{"otlp.kvlist":"', base64Encode(m), '"}'),
-        k = 'bytes_value', base64Encode(y),
-        '') AS flat_text,
-    attributes -> mapFromArrays((attributes).key::Array(LowCardinality(String)), arrayMap(flat_text,
-        ((attributes).value).value, ((attributes).value).string_value, ((attributes).value).bool_value,
-        ((attributes).value).int_value, ((attributes).value).double_value, ((attributes).value).array_value,
-        ((attributes).value).kvlist_value, ((attributes).value).bytes_value)) AS as_map
+    {flat_values}
 SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount,
-    ScopeSchemaUrl, ServiceName, MetricName, MetricDescription, MetricUnit,
-    as_map((point).attributes) AS Attributes,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).start_time_unix_nano)) AS StartTimeUnix,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).time_unix_nano)) AS TimeUnix,
-    (point).flags AS Flags,
+    {point_columns}
     (point).count AS Count,
     (point).sum AS Sum,
     (point).scale AS Scale,
@@ -494,12 +199,7 @@ SELECT
     (point).max AS Max,
     Temporality AS AggregationTemporality,
     (point).zero_threshold AS ZeroThreshold,
-    arrayMap(as_map, (exemplars).filtered_attributes) AS `Exemplars.FilteredAttributes`,
-    arrayMap(t -> fromUnixTimestamp64Nano(reinterpretAsInt64(t)), (exemplars).time_unix_nano) AS `Exemplars.TimeUnix`,
-    arrayMap((k, i, d) -> if(k = 'as_int', toFloat64(i), d), (exemplars).value, (exemplars).as_int,
-        (exemplars).as_double) AS `Exemplars.Value`,
-    arrayMap(id -> lower(hex(id)), (exemplars).span_id) AS `Exemplars.SpanId`,
-    arrayMap(id -> lower(hex(id)), (exemplars).trace_id) AS `Exemplars.TraceId`,
+    {exemplar_columns}
     Origin
 FROM (
     SELECT *, (point).exemplars AS exemplars
@@ -509,26 +209,9 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_summary_mv TO otel_metrics_summary AS
 WITH
-    (k, s, b, i, d, a, m, y) -> multiIf(
-        k = 'string_value', s,
-        k = 'int_value', toString(i),
-        k = 'bool_value', toString(b),
-        k = 'double_value', toString(d),
-        k = 'array_value', concat('{"otlp.array":"', base64Encode(a), '"}'),
-        k = 'kvlist_value', concat('{"otlp.kvlist":"', base64Encode(m), '"}'),
-        k = 'bytes_value', base64Encode(y),
-        '') AS flat_text,
-    attributes -> mapFromArrays((attributes).key::Array(LowCardinality(String)), arrayMap(flat_text,
-        ((attributes).value).value, ((attributes).value).string_value, ((attributes).value).bool_value,
-        ((attributes).value).int_value, ((attributes).value).double_value, ((attributes).value).array_value,
-        ((attributes).value).kvlist_value, ((attributes).value).bytes_value)) AS as_map
+    {flat_values}
 SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount,
-    ScopeSchemaUrl, ServiceName, MetricName, MetricDescription, MetricUnit,
-    as_map((point).attributes) AS Attributes,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).start_time_unix_nano)) AS StartTimeUnix,
-    fromUnixTimestamp64Nano(reinterpretAsInt64((point).time_unix_nano)) AS TimeUnix,
-    (point).flags AS Flags,
+    {point_columns}
     (point).count AS Count,
     (point).sum AS Sum,
     ((point).quantile_values).quantile AS `ValueAtQuantiles.Quantile`,
