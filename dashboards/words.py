@@ -25,6 +25,12 @@ MEASURES = {
     "latency_p50_ms": "median latency",
     "latency_p95_ms": "P95 latency",
     "latency_p99_ms": "P99 latency",
+    "time_to_first_token_p50_ms": "median time to the first token",
+    "time_to_first_token_p95_ms": "P95 of the time to the first token",
+    "time_to_first_token_p99_ms": "P99 of the time to the first token",
+    "time_per_output_token_p50_ms": "median time per output token",
+    "time_per_output_token_p95_ms": "P95 of the time per output token",
+    "time_per_output_token_p99_ms": "P99 of the time per output token",
     "error_ratio": "error rate",
     "requests_per_s": "traffic",
 }

@@ -18,6 +18,7 @@ from typing import IO, TypeVar
 
 from observe.asking import Asking
 from observe.errors import Misconfigured, Unavailable
+from observe.frames import Frames
 from observe.interfaces import Producer, Store, Stream
 from observe.settings import Settings
 from observe.stream import open_stream
@@ -237,8 +238,11 @@ def replay_of(store: Store, from_ns: int, to_ns: int, settings: Settings, progre
     """What `observe replay` prints."""
     from observe import pipeline
 
+    def read(first_ns: int, last_ns: int) -> Frames:
+        return pipeline.picture(store, first_ns, last_ns, settings)
+
     ask = Asking(store)({}) if settings.diagnose.attributes else None
-    incidents = pipeline.replay(store.frames, from_ns, to_ns, settings, progress=progress, ask=ask)
+    incidents = pipeline.replay(read, from_ns, to_ns, settings, progress=progress, ask=ask)
     return {"incidents": [incident_json(incident) for incident in incidents]}
 
 

@@ -6,7 +6,7 @@ A window is named by its start; spans belong to the window in which they end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -102,6 +102,41 @@ class AttributeQuestion:
     requests: int
 
 
+# Spans that name a model or count tokens, by half octaves of both: bucket i covers (2^((i-1)/2), 2^(i/2)] tokens, -1 is
+# unknown. Their requests are part of those in SERVICE_WINDOWS.
+TOKEN_WINDOWS: dict[str, pl.DataType] = {
+    "window_start_ns": pl.Int64(),
+    "service": pl.String(),
+    "operation": pl.String(),
+    "kind": pl.String(),
+    "version": pl.String(),
+    "model": pl.String(),
+    "input_bucket": pl.Int16(),
+    "output_bucket": pl.Int16(),
+    "requests": pl.UInt64(),
+    "errors": pl.UInt64(),
+    "input_tokens": pl.UInt64(),
+    "output_tokens": pl.UInt64(),
+    "duration_sum_ms": pl.Float64(),
+    "latency_buckets": BUCKETS,
+    "first_buckets": BUCKETS,  # time to the first token, where the span says it
+    "per_token_buckets": BUCKETS,  # time for each further token, one entry a request
+}
+
+# Five minutes of a series in one row, named by their start: what objectives are judged by over hours and weeks.
+BLOCK_NS = 300_000_000_000
+BLOCKS: dict[str, pl.DataType] = {
+    "block_start_ns": pl.Int64(),
+    "service": pl.String(),
+    "operation": pl.String(),
+    "kind": pl.String(),
+    "model": pl.String(),  # "" for all of the series; rows of one model are part of those
+    "requests": pl.UInt64(),
+    "errors": pl.UInt64(),
+    "latency_buckets": BUCKETS,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Frames:
     """One consistent picture, each frame sorted by window_start_ns and then by its key columns."""
@@ -110,11 +145,15 @@ class Frames:
     selfs: pl.DataFrame
     edges: pl.DataFrame
     gauges: pl.DataFrame
+    tokens: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TOKEN_WINDOWS))
+    blocks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=BLOCKS))
 
     def between(self, from_ns: int, to_ns: int) -> Frames:
-        """The windows that start in [from_ns, to_ns)."""
+        """The windows that start in [from_ns, to_ns); blocks, which reach further back, only end where these do."""
         span = (pl.col("window_start_ns") >= from_ns) & (pl.col("window_start_ns") < to_ns)
-        return Frames(*(frame.filter(span) for frame in (self.windows, self.selfs, self.edges, self.gauges)))
+        names = ("windows", "selfs", "edges", "gauges", "tokens")
+        frames: dict[str, pl.DataFrame] = {name: getattr(self, name).filter(span) for name in names}
+        return Frames(**frames, blocks=self.blocks.filter(pl.col("block_start_ns") + BLOCK_NS <= to_ns))
 
 
 def empty() -> Frames:

@@ -124,6 +124,10 @@ class Store(Protocol):
         """ATTRIBUTE_COUNTS of a bounded sample of traces."""
         ...
 
+    def blocks(self, services: Sequence[str], from_ns: int, to_ns: int, /) -> pl.DataFrame:
+        """Five minutes of a series in one row, for the services named, of [from_ns, to_ns): `frames.BLOCKS`."""
+        ...
+
     def save_incidents(self, incidents: Sequence[Incident], /) -> None: ...
 
     def incidents(

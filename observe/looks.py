@@ -27,7 +27,7 @@ DOUBLING_FROM_NS = 60_000_000_000
 
 _QUESTIONS = TypeAdapter(tuple[AttributeQuestion, ...])
 _INCIDENTS = TypeAdapter(tuple[Incident, ...])
-_SECTIONS = {"detect", "diagnose", "alert"}
+_SECTIONS = {"detect", "slo", "canary", "diagnose", "alert"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 
 

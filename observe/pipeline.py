@@ -6,8 +6,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from observe.asking import Answers, Asking
+from observe.detect.slo import reach_ns, services
 from observe.diagnose.attributes import Ask
 from observe.errors import Lost, Unavailable
 from observe.frames import Frames
@@ -82,7 +84,7 @@ def watch(
             if known is None:
                 known = _restored(store, at_ns, settings)
             with TICK_SECONDS.labels("frames").time():
-                frames = store.frames(at_ns - horizon_ns(settings), at_ns)
+                frames = picture(store, at_ns - horizon_ns(settings), at_ns, settings)
             answers: Answers = {}
             given = Look(at_ns, tuple(known.values()), frames, settings, answers)
             with TICK_SECONDS.labels("look").time():
@@ -98,6 +100,15 @@ def watch(
             continue
         for state in (State.PENDING, State.FIRING):
             INCIDENTS.labels(state.value).set(sum(i.state is state for i in known.values()))
+
+
+def picture(store: Store, from_ns: int, to_ns: int, settings: Settings) -> Frames:
+    """What a look reads of [from_ns, to_ns): windows, and blocks from further back where objectives need them."""
+    frames = store.frames(from_ns, to_ns)
+    promised = services(settings.slo)
+    if not promised:
+        return frames
+    return replace(frames, blocks=store.blocks(promised, from_ns - reach_ns(settings.slo), to_ns))
 
 
 def replay(

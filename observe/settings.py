@@ -158,6 +158,60 @@ class DetectSettings(Section):
         return self
 
 
+class Objective(Section):
+    """What users are promised of one service: a share of requests that succeed, or that are fast enough."""
+
+    name: str
+    service: str
+    operation: str = Field("*", description="shell pattern")
+    model: str = Field("", description="shell pattern; only calls of these models count")
+    target: float = Field(gt=0, lt=1, description="share of good requests, 0.999")
+    latency_ms: float | None = Field(None, gt=0, description="good = faster than this; without it good = no error")
+
+
+class BurnRate(Section):
+    """The error budget burns at least `rate` times too fast over both ranges."""
+
+    rate: float = Field(gt=0)
+    long_s: float = Field(ge=300, le=7 * 86400)
+    short_s: float = Field(ge=60)
+    severity: Literal["critical", "warning", "info"] = "warning"
+
+    @model_validator(mode="after")
+    def short_is_shorter(self) -> Self:
+        if self.short_s >= self.long_s:
+            raise ValueError(f"short_s = {self.short_s:g} must be less than long_s = {self.long_s:g}")
+        return self
+
+
+class SloSettings(Section):
+    objectives: tuple[Objective, ...] = Field(
+        (), description="promises: {name, service, operation, model, target, latency_ms}"
+    )
+    days: int = Field(30, ge=1, le=90, description="the error budget is for this long, up to now")
+    min_bad_requests: int = Field(5, ge=1, description="fewer bad requests in the long range never page")
+    burn_rates: tuple[BurnRate, ...] = Field(
+        (
+            BurnRate(rate=14.4, long_s=3600, short_s=300, severity="critical"),
+            BurnRate(rate=6.0, long_s=6 * 3600, short_s=900, severity="warning"),
+        ),
+        description="when to page: {rate, long_s, short_s, severity}",
+    )
+
+    @model_validator(mode="after")
+    def names_differ(self) -> Self:
+        names = [objective.name for objective in self.objectives]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two objectives are named {twice[0]!r}: an alert must say which it means")
+        return self
+
+
+class CanarySettings(Section):
+    automatic: bool = Field(True, description="compare a new service.version with the old one beside it, and alert")
+    min_requests: int = Field(200, ge=20, description="requests that each version needs for a verdict")
+    max_false_rollbacks: float = Field(0.01, gt=0, lt=0.5, description="chance that an equal version is rolled back")
+
+
 class DiagnoseSettings(Section):
     max_causes: int = Field(5, ge=1, description="how many candidates an incident lists")
     min_confidence: float = Field(0.4, ge=0, le=1, description="below this the first cause is `unknown`")
@@ -222,6 +276,8 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     collect: CollectSettings = CollectSettings()
     detect: DetectSettings = DetectSettings()
+    slo: SloSettings = SloSettings()
+    canary: CanarySettings = CanarySettings()
     diagnose: DiagnoseSettings = DiagnoseSettings()
     alert: AlertSettings = AlertSettings()
     api: ApiSettings = ApiSettings()

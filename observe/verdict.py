@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from observe.alert import abnormal, step
 from observe.detect import detect, gauge_shifts
+from observe.detect.canary import Comparison, compare, released, worst
+from observe.detect.grid import METRIC, span_of
 from observe.detect.rules import evaluate
+from observe.detect.shifts import LOOKS_PER_DAY
+from observe.detect.slo import Burning, burning, rule_name
+from observe.detect.tokens import Given, given_tokens
 from observe.diagnose import diagnose
 from observe.diagnose.attributes import Ask, with_attributes
 from observe.frames import Frames
 from observe.looks import Look
-from observe.settings import Settings
-from observe.types import WINDOW_NS, Diagnosis, Incident
+from observe.settings import Rule, Settings
+from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Evidence, Impact, Incident, Shift
 
 SECOND_NS = 1_000_000_000
+CANARY_SCORE = 0.95
+OF_CALLS = re.compile(r"gen_ai|vllm|sglang|tgi_|nv_inference|token", re.IGNORECASE)
+"""Histograms sent as metrics that measure model calls: they carry no tokens, so spans speak for them."""
 
 
 def look(
@@ -26,8 +36,8 @@ def look(
     the attributes of requests, and gives the same for the same question; without it causes are narrowed by what frames
     hold alone.
     """
-    found = diagnoses(frames, known, now_ns, settings, ask)
-    return step(known, found, now_ns, settings.alert, settings.detect.rules)
+    rules = (*settings.detect.rules, *_objectives(settings))
+    return step(known, diagnoses(frames, known, now_ns, settings, ask), now_ns, settings.alert, rules)
 
 
 def again(given: Look) -> list[Incident]:
@@ -40,15 +50,37 @@ def diagnoses(
 ) -> list[Diagnosis]:
     """What is wrong at `now_ns`, and why."""
     excluded = abnormal(known, now_ns, new_normal_s=settings.detect.new_normal_s)
+    given = given_tokens(frames, now_ns, settings.detect, excluded)
+    burns = burning(frames, now_ns, settings.slo, settings.detect)
     shifts = [
-        *detect(frames, now_ns, settings.detect, excluded),
+        *detect(given.frames, now_ns, settings.detect, excluded),
+        *given.shifts,
         *evaluate(frames, now_ns, settings.detect),
+        *(burn.shift for burn in burns),
     ]
-    if not shifts:
+    shifts = [shift for shift in shifts if not _told_by_tokens(shift, given)]
+    found: list[Diagnosis] = []
+    if shifts:
+        context = gauge_shifts(frames, now_ns, settings.detect, excluded)
+        found = diagnose(shifts, frames, now_ns, settings.diagnose, context)
+        found = [_with_reasons(one, given, burns) for one in found if not _explained(one, given)]
+        found = found if ask is None else with_attributes(found, frames, now_ns, ask)
+    return [*found, *rollbacks(frames, now_ns, settings)]
+
+
+def rollbacks(frames: Frames, now_ns: int, settings: Settings) -> list[Diagnosis]:
+    """New versions that take traffic beside an old one and are worse: the cause is known."""
+    if not settings.canary.automatic:
         return []
-    context = gauge_shifts(frames, now_ns, settings.detect, excluded)
-    found = diagnose(shifts, frames, now_ns, settings.diagnose, context)
-    return found if ask is None else with_attributes(found, frames, now_ns, ask)
+    end_ns = span_of(now_ns, settings.detect).end_ns
+    level = settings.detect.max_false_discoveries / LOOKS_PER_DAY
+    found = []
+    for service, old, new, since_ns in released(frames, end_ns):
+        beside = frames.between(since_ns, end_ns)
+        result = compare(beside, service, old, new, settings.detect, settings.canary, level)
+        if result.verdict == "roll back" and result.side_by_side:
+            found.append(_rollback(result))
+    return found
 
 
 def horizon_ns(settings: Settings) -> int:
@@ -62,3 +94,79 @@ def next_look_ns(after_ns: int, settings: Settings) -> int:
     """The first moment after `after_ns` at which a window has just settled."""
     phase = int(settings.detect.settle_s * SECOND_NS) % WINDOW_NS
     return (after_ns - phase) // WINDOW_NS * WINDOW_NS + WINDOW_NS + phase
+
+
+# ── what is said about a diagnosis ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _objectives(settings: Settings) -> list[Rule]:
+    """Objectives as rules: a burn rate is as bad as its settings say."""
+    return [
+        Rule(
+            name=rule_name(objective, limit),
+            service=objective.service,
+            measure="error_ratio",
+            above=1.0 - objective.target,
+            severity=limit.severity,
+        )
+        for objective in settings.slo.objectives
+        for limit in settings.slo.burn_rates
+    ]
+
+
+def _told_by_tokens(shift: Shift, given: Given) -> bool:
+    """A histogram of model calls that got slower by their tokens alone."""
+    of_calls = shift.kind == METRIC and shift.measure.startswith("latency_") and OF_CALLS.search(shift.operation)
+    return bool(of_calls) and shift.service in given.explained and not shift.rule
+
+
+def _explained(diagnosis: Diagnosis, given: Given) -> bool:
+    """Only latency rose, and only because of calls that were asked for more tokens."""
+    latency = all(shift.measure.startswith("latency_") and not shift.rule for shift in diagnosis.symptoms)
+    causes = diagnosis.causes[1:2] if _unknown(diagnosis) else diagnosis.causes[:1]
+    return latency and any(cause.service in given.explained for cause in causes)
+
+
+def _unknown(diagnosis: Diagnosis) -> bool:
+    return bool(diagnosis.causes) and diagnosis.causes[0].kind is CauseKind.UNKNOWN
+
+
+def _with_reasons(diagnosis: Diagnosis, given: Given, burns: Sequence[Burning]) -> Diagnosis:
+    """The first cause with what tokens and objectives say."""
+    if not diagnosis.causes:
+        return diagnosis
+    first = diagnosis.causes[0]
+    more = [Evidence("slo", burn.text) for burn in burns if burn.shift in diagnosis.symptoms]
+    if first.service in given.notes:
+        more.append(Evidence("tokens", given.notes[first.service]))
+    causes = (replace(first, evidence=(*first.evidence, *more)), *diagnosis.causes[1:])
+    return replace(diagnosis, causes=causes) if more else diagnosis
+
+
+def _rollback(result: Comparison) -> Diagnosis:
+    check = worst(result)
+    shift = Shift(
+        service=result.service,
+        operation="",
+        kind="Server",
+        measure=check.measure,
+        before=check.before,
+        after=check.after,
+        unit=check.unit,
+        p_value=check.p_value,
+        samples=result.requests[1],
+        onset_ns=result.from_ns,
+        rule=f"canary {result.baseline} → {result.candidate}",
+    )
+    texts = [f"{result.candidate} beside {result.baseline}, same operations and minutes: {t}" for t in result.reasons]
+    cause = Cause(
+        rank=1,
+        kind=CauseKind.VERSION,
+        service=result.service,
+        resource=result.candidate,
+        score=CANARY_SCORE,
+        share=1.0,
+        path=(result.service,),
+        evidence=tuple(Evidence("canary", text) for text in texts),
+    )
+    return Diagnosis((shift,), (cause,), (), Impact((result.service,), result.requests[1]))

@@ -65,7 +65,9 @@ def labels(incident: Incident) -> dict[str, str]:
 def _alert_name(lead: Shift | None) -> str:
     if lead is None:
         return "MetricShifted"
-    return ALERT_NAMES.get(lead.measure, "LatencyShifted" if lead.measure.startswith("latency_") else "MetricShifted")
+    return ALERT_NAMES.get(
+        lead.measure, "LatencyShifted" if lead.measure.startswith(("latency_", "time_")) else "MetricShifted"
+    )
 
 
 def description(incident: Incident) -> str:

@@ -9,12 +9,19 @@ from observe.types import Cause, CauseKind, Severity, Shift
 
 CRITICAL_ERROR_RATIO = 0.05
 CRITICAL_LATENCY_RATIO = 2.0
+TIMES = ("latency_", "time_")
 RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
 MEASURES = {
     "latency_p99_ms": "P99",
     "latency_p95_ms": "P95",
     "latency_p50_ms": "median latency",
+    "time_to_first_token_p99_ms": "P99 to the first token",
+    "time_to_first_token_p95_ms": "P95 to the first token",
+    "time_to_first_token_p50_ms": "median to the first token",
+    "time_per_output_token_p99_ms": "P99 per output token",
+    "time_per_output_token_p95_ms": "P95 per output token",
+    "time_per_output_token_p50_ms": "median per output token",
     "error_ratio": "errors",
     "requests_per_s": "traffic",
 }
@@ -40,7 +47,7 @@ def _severity(shift: Shift, doors: frozenset[str], rules: Mapping[str, Severity]
     if shift.measure == "requests_per_s":
         return Severity.INFO
     failing = shift.measure == "error_ratio" and shift.after >= CRITICAL_ERROR_RATIO and shift.after > shift.before
-    slow = shift.measure.startswith("latency_") and shift.after >= CRITICAL_LATENCY_RATIO * shift.before
+    slow = shift.measure.startswith(TIMES) and shift.after >= CRITICAL_LATENCY_RATIO * shift.before
     return Severity.CRITICAL if shift.service in doors and (failing or slow) else Severity.WARNING
 
 
@@ -70,7 +77,7 @@ def leading(symptoms: Sequence[Shift], causes: Sequence[Cause]) -> Shift:
 def _weight(shift: Shift) -> float:
     if shift.measure == "error_ratio":
         return abs(shift.after - shift.before) / CRITICAL_ERROR_RATIO
-    if shift.measure.startswith("latency_"):
+    if shift.measure.startswith(TIMES):
         return abs(shift.after / shift.before - 1) if shift.before > 0 else 1.0
     return 0.0 if shift.measure == "requests_per_s" else -1.0
 

@@ -39,7 +39,7 @@ def aspect(shift: Shift) -> Aspect:
     >>> aspect(Shift("llm", "vllm:time_to_first_token_seconds", "Metric", "latency_p99_ms", 1, 4, "ms", 0.0, 9, 0))
     'latency'
     """
-    if shift.measure.startswith("latency_"):
+    if shift.measure.startswith(("latency_", "time_")):
         return "latency"
     if shift.measure == "error_ratio":
         return "errors"

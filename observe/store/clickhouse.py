@@ -10,7 +10,7 @@ import polars as pl
 
 from observe.frames import AttributeQuestion, Frames
 from observe.settings import RetentionSettings
-from observe.store import attributes, digests, incidents, ledger, looks, migrate, otlp, silences, windows
+from observe.store import attributes, calls, digests, incidents, ledger, looks, migrate, otlp, silences, windows
 from observe.store.connect import Pool, translated
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
@@ -90,6 +90,9 @@ class ClickHouseStore:
 
     def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:
         return attributes.count(self, question)
+
+    def blocks(self, services: Sequence[str], from_ns: int, to_ns: int, /) -> pl.DataFrame:
+        return calls.blocks(self, services, from_ns, to_ns)
 
     def save_incidents(self, changed: Sequence[Incident], /) -> None:
         incidents.save(self, changed)

@@ -34,6 +34,8 @@ RETENTION: Mapping[str, tuple[str, str]] = {
     "otel_metrics_exponential_histogram": ("TimeUnix", "metrics_days"),
     "otel_metrics_summary": ("TimeUnix", "metrics_days"),
     "service_windows": ("Window", "rollups_days"),
+    "token_windows": ("Window", "rollups_days"),
+    "service_blocks": ("Block", "rollups_days"),
     "self_windows": ("Window", "rollups_days"),
     "edge_windows": ("Window", "rollups_days"),
     "settled": ("Window", "rollups_days"),

@@ -10,6 +10,7 @@ import polars as pl
 
 from observe import frames
 from observe.frames import Frames
+from observe.store import calls
 from observe.store.rollups import LOOKBACK_S, QUIET_S, SLACK_S, WINDOW_S, Ints, Reach, sql
 from observe.types import WINDOW_NS
 
@@ -99,6 +100,7 @@ def read(db: Database, from_ns: int, to_ns: int) -> Frames:
         _typed(_joined(db, "self_windows", SELF_COLUMNS, span, good, fresh), frames.SELF_WINDOWS, 7),
         _typed(_joined(db, "edge_windows", EDGE_COLUMNS, span, good, fresh), frames.EDGE_WINDOWS, 6),
         _typed([db.query(sql("gauge_windows"), points)], frames.GAUGE_WINDOWS, 9),
+        calls.tokens(db, from_s, to_s),
     )
 
 

@@ -1,0 +1,134 @@
+"""Real OTLP through the store and the watcher's code: prompts, engines, releases and budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from observe import pipeline
+from observe.detect.canary import compare
+from observe.settings import Settings, load
+from observe.store import ClickHouseStore
+from observe.types import WINDOW_NS, CauseKind, Incident
+from tests.fixtures.records import CLIENT, INTERNAL, SERVER, Span, batch, request
+
+MINUTE = 60 * 10**9
+BEFORE_MIN, AFTER_MIN = 5, 2.5
+RATE = 3.0  # conversations a second
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.getbasetemp())
+        opened = ClickHouseStore(f"chdb://{tmp_path_factory.mktemp('calls')}")
+        opened.migrate()
+        yield opened
+        opened.close()
+
+
+class Scene:
+    """Minutes of a gateway that asks an engine, in an hour of its own."""
+
+    def __init__(self, store: ClickHouseStore, number: int) -> None:
+        self.store, self.number = store, number
+        self.start_ns = (time.time_ns() - (number + 1) * 3 * 3600 * 10**9) // WINDOW_NS * WINDOW_NS
+        self.onset_ns = self.start_ns + BEFORE_MIN * MINUTE
+        self.end_ns = self.onset_ns + int(AFTER_MIN * MINUTE)
+        self.rng = np.random.default_rng(number)
+
+    def play(
+        self,
+        *,
+        prompts: tuple[float, float] = (600, 600),
+        slower: tuple[float, float] = (1.0, 1.0),
+        candidate: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`candidate` (share, slower, errors) takes its share of the engine's calls once the onset is there."""
+        spans: list[Span] = []
+        for at_s in np.arange(0.0, (BEFORE_MIN + AFTER_MIN) * 60, 1.0 / RATE):
+            now = int(at_s >= BEFORE_MIN * 60)
+            new = candidate if candidate and now and self.rng.random() < candidate["share"] else None
+            spans += self._chat(at_s * 1e3, prompts[now], (new or {}).get("slower", slower[now]), new)
+        for offset, chunk in enumerate(np.array_split(np.array(spans, dtype=object), 4)):
+            body = request(list(chunk), self.start_ns)
+            self.store.insert(batch("otlp_spans", self.number, offset, body), len(chunk))
+
+    def _chat(self, at_ms: float, prompt: float, slower: float, new: Mapping[str, Any] | None) -> list[Span]:
+        tokens_in = int(prompt * self.rng.lognormal(0, 0.5)) + 2
+        tokens_out = int(40 * self.rng.lognormal(0, 0.4)) + 2
+        first_ms = slower * (20 + 0.4 * tokens_in) * self.rng.lognormal(0, 0.1)
+        total_ms = first_ms + slower * 8 * tokens_out * self.rng.lognormal(0, 0.1)
+        failed = bool(new) and self.rng.random() < new.get("errors", 0.0) if new else False
+        version = {"service.version": "2" if new else "1"}
+        door = Span("gateway", "POST /chat", at_ms, total_ms + 12, kind=SERVER, error=failed)
+        call = Span("gateway", "POST", at_ms + 4, total_ms + 6, door, CLIENT, failed)
+        served = Span("engine", "POST /v1/chat", at_ms + 6, total_ms + 2, call, SERVER, failed, resource=version)
+        attributes = {
+            "gen_ai.request.model": "llama",
+            "gen_ai.usage.input_tokens": tokens_in,
+            "gen_ai.usage.output_tokens": tokens_out,
+            "gen_ai.latency.time_to_first_token": first_ms / 1e3,
+        }
+        model = Span("engine", "chat llama", at_ms + 7, total_ms, served, INTERNAL, failed, attributes, version)
+        return [door, call, served, model]
+
+    def replay(self, **options: object) -> list[Incident]:
+        settings = load(environ={}, options=dict(options))
+        return pipeline.replay(self.reader(settings), self.onset_ns - MINUTE // 2, self.end_ns, settings)
+
+    def reader(self, settings: Settings) -> Any:
+        return lambda from_ns, to_ns: pipeline.picture(self.store, from_ns, to_ns, settings)
+
+
+def test_longer_prompts_are_no_incident(store: ClickHouseStore) -> None:
+    scene = Scene(store, 1)
+    scene.play(prompts=(600, 3000))
+    assert [incident.title for incident in scene.replay()] == []
+
+
+def test_a_slower_engine_under_shorter_prompts_is_an_incident_that_says_so(store: ClickHouseStore) -> None:
+    scene = Scene(store, 2)
+    scene.play(prompts=(2400, 400), slower=(1.0, 2.4))
+    (incident,) = scene.replay()
+    assert incident.causes[0].service == "engine"
+    told = [evidence.text for evidence in incident.causes[0].evidence if evidence.kind == "tokens"]
+    assert told
+    assert "given the tokens" in told[0]
+    assert abs(incident.onset_ns - scene.onset_ns) <= 20 * 10**9
+
+
+def test_a_bad_release_beside_the_old_one_is_told_by_its_version(store: ClickHouseStore) -> None:
+    scene = Scene(store, 3)
+    scene.play(candidate={"share": 0.3, "slower": 1.0, "errors": 0.3})
+    incidents = scene.replay()
+    assert incidents
+    first = incidents[0].causes[0]
+    assert (first.kind, first.service, first.resource) == (CauseKind.VERSION, "engine", "2")
+    settings = load(environ={})
+    seen = store.frames(scene.onset_ns, scene.end_ns)
+    result = compare(seen, "engine", "1", "2", settings.detect, settings.canary)
+    assert result.verdict == "roll back"
+    assert [check.measure for check in result.checks if check.finding == "worse"] == ["error_ratio"]
+
+
+def test_an_equal_release_beside_the_old_one_is_no_incident(store: ClickHouseStore) -> None:
+    scene = Scene(store, 4)
+    scene.play(candidate={"share": 0.5, "slower": 1.0, "errors": 0.0})
+    assert scene.replay() == []
+    settings = load(environ={})
+    seen = store.frames(scene.onset_ns, scene.end_ns)
+    assert compare(seen, "engine", "1", "2", settings.detect, settings.canary).verdict == "promote"
+
+
+def test_a_budget_that_burns_is_an_incident_although_nothing_shifted(store: ClickHouseStore) -> None:
+    scene = Scene(store, 5)
+    scene.play()
+    promise = {"name": "chat fast", "service": "gateway", "target": 0.95, "latency_ms": 300}
+    (incident,) = scene.replay(**{"slo.objectives": [promise]})
+    assert incident.symptoms[0].rule.startswith("slo chat fast")
+    assert any(evidence.kind == "slo" for evidence in incident.causes[0].evidence)
