@@ -73,8 +73,8 @@ class Client:
     def services(self, from_ns: int | None = None, to_ns: int | None = None) -> list[Json]:
         return self._list("services", "services", _range(from_ns, to_ns))
 
-    def graph(self, at_ns: int | None = None, *, span_s: int | None = None) -> Json:
-        return self._get("graph", {"at": _time(at_ns), "span_s": span_s})
+    def graph(self, at_ns: int | None = None, *, span_s: int | None = None, detail: str = "all") -> Json:
+        return self._get("graph", {"at": _time(at_ns), "span_s": span_s, "detail": detail})
 
     def windows(
         self,

@@ -116,11 +116,12 @@ def metric(
 def graph(frames: Frames, incidents: Iterable[Incident], at_ns: int, from_ns: int) -> Json:
     """Who called whom in [from_ns, at_ns), and how everyone was: nodes with health, edges with calls and latency."""
     seconds = _covered_s(frames.windows, from_ns, at_ns)
-    open_then = [i for i in incidents if _open_at(i, at_ns)]
+    open_then = [i for i in incidents if open_at(i, at_ns)]
     edges = _edges(frames.edges, seconds)
     own = _service_figures(frames.windows, seconds)
     figures = _virtual_figures(frames.edges, own, seconds) | own
     kinds = {str(edge["callee"]): str(edge["connection"]) for edge in edges}
+    kinds |= {e["caller"]: "topic" for e in edges if e["connection"] == "topic" and e["caller"] not in own}
     names = sorted({*figures, *(e["caller"] for e in edges)})
     return {
         "at": rfc3339(at_ns),
@@ -263,10 +264,10 @@ def _mean(total: str) -> pl.Expr:
 
 
 def _virtual_kind(connection: str) -> str:
-    return connection if connection in ("database", "external") else "service"
+    return connection if connection in ("database", "external", "topic") else "service"
 
 
-def _open_at(incident: Incident, at_ns: int) -> bool:
+def open_at(incident: Incident, at_ns: int) -> bool:
     ended = incident.resolved_ns is not None and incident.resolved_ns <= at_ns
     return incident.state is not State.PENDING and incident.onset_ns <= at_ns and not ended
 

@@ -133,6 +133,9 @@ class WindowsQuery(Range):
 class GraphQuery(Parameters):
     at: Time | None = Field(None, description="default: now")
     span_s: int = Field(120, ge=10, le=3600, description="how much of the past before `at` counts")
+    detail: Literal["services", "operations", "places", "all"] = Field(
+        "all", description="places are instances, hosts and GPUs"
+    )
 
 
 class AtQuery(Parameters):

@@ -45,7 +45,7 @@ def router(reader: Reader, clock: Callable[[], int]) -> APIRouter:
     def graph(query: Annotated[GraphQuery, Query()]) -> Json:
         """Who calls whom, and how everyone is, at a chosen time."""
         at_ns = _settled_at(query.at, clock())
-        return reader.graph(at_ns, query.span_s * SECOND_NS)
+        return reader.graph(at_ns, query.span_s * SECOND_NS, query.detail)
 
     @routes.get("/traces", response_model=models.Traces)
     def traces(query: Annotated[TracesQuery, Query()]) -> Json:

@@ -4,15 +4,17 @@ and every answer in rows. What windows say is worked out in `observe.summaries`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import polars as pl
 
-from observe import gpus, summaries
+from observe import gpus, summaries, topology
 from observe.errors import BadRecord
 from observe.frames import GAUGE_WINDOWS, SERVICE_WINDOWS
 from observe.interfaces import Store
+from observe.store import topology as spans
 from observe.store.aliases import spellings
 from observe.store.aliases import values as same
 from observe.store.rollups import sql as query_text
@@ -141,10 +143,22 @@ class Reader:
             rows = self._store.frames(from_ns, to_ns).windows  # of histograms that were sent as metrics
         return summaries.series(rows, service, operation, from_ns, to_ns, step_ns)
 
-    def graph(self, at_ns: int, span_ns: int = GRAPH_SPAN_NS) -> Json:
-        """The service graph of the `span_ns` before `at_ns`, with the incidents that were open then."""
-        incidents = self._store.incidents(from_ns=at_ns - span_ns, to_ns=at_ns + 1)
-        return summaries.graph(self._store.frames(at_ns - span_ns, at_ns), incidents, at_ns, at_ns - span_ns)
+    def graph(self, at_ns: int, span_ns: int = GRAPH_SPAN_NS, detail: str = "all") -> Json:
+        """The graph of the `span_ns` before `at_ns`, with the incidents that were open then.
+
+        `detail` adds operations, or places (instances, hosts, GPUs), or all of them.
+        """
+        from_ns = at_ns - span_ns
+        incidents = self._store.incidents(from_ns=from_ns, to_ns=at_ns + 1)
+        frames = self._store.frames(from_ns, at_ns)
+        span = from_ns // 10**9, -(-at_ns // 10**9)
+        topics = spans.topics(self._store, *span)
+        edges = topology.with_topics(frames.edges, topics, frames.windows["service"].unique())
+        base = summaries.graph(replace(frames, edges=edges), incidents, at_ns, from_ns)
+        open_then = [i for i in incidents if summaries.open_at(i, at_ns)]
+        count = int(frames.selfs["requests"].sum())
+        answer = topology.extended(base, frames, open_then, detail)
+        return answer | {"completeness": spans.completeness(self._store, *span, count)}
 
     def gpus(self, at_ns: int) -> list[Json]:
         """The newest state of each GPU at `at_ns`."""

@@ -258,7 +258,9 @@ def test_openapi_describes_every_address_and_its_answer(http):
         "attributes",
     }  # fmt: skip
     assert "latency_p99_ms" in document["components"]["schemas"]["Step"]["properties"]
-    assert document["components"]["schemas"]["Graph"]["properties"].keys() == {"at", "from", "nodes", "edges"}
+    assert document["components"]["schemas"]["Graph"]["properties"].keys() == {
+        "at", "from", "nodes", "edges", "operation_edges", "runs_on", "completeness",
+    }  # fmt: skip
 
 
 def test_own_metrics_are_served_for_prometheus(http):
