@@ -59,12 +59,15 @@ def operations(frames: Frames) -> tuple[list[Json], list[Json]]:
     )
     nodes = [
         {
-            "id": node_id("operation", row["service"], row["operation"]), "kind": "operation",
-            "name": row["operation"], "service": row["service"], "health": "ok", "incident_ids": [], "requests": row["requests"], "errors": row["errors"],
+            "id": node_id("operation", row["service"], row["operation"]),
+            "kind": "operation",
+            "name": row["operation"],
+            **{"service": row["service"], "health": "ok", "incident_ids": []},
+            **{"requests": row["requests"], "errors": row["errors"]},
             **{name: _short(row[name]) for name in levels},
         }
         for row in table.to_dicts()
-    ]  # fmt: skip
+    ]
     by = ["caller", "caller_operation", "callee", "callee_operation", "connection"]
     calls = frames.edges.group_by(by).agg(pl.col("calls", "errors").sum()).sort(by)
     return nodes, calls.to_dicts()

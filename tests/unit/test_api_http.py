@@ -216,7 +216,7 @@ def test_values_never_become_sql(client, store):
     hostile = "x' OR true --"
     client.traces(service=hostile, operation=hostile, attributes={hostile: hostile}, errors=True, min_duration_ms=1.5)
     values = store.questions[-1]
-    assert (values["service"], values["key0"], values["value0"]) == (hostile, hostile, hostile)
+    assert (values["service"], values["keys0"], values["values0"]) == (hostile, [hostile], [hostile])
     assert values["min_duration_ns"] == 1_500_000
 
 
