@@ -82,7 +82,7 @@ def _beyond_traffic(z: Floats, traffic: Floats) -> Floats:
 def _own(moved: Shifts, places: Places) -> Floats:
     found = np.zeros(len(places.names))
     pattern = _pattern(moved, places)
-    for name in np.unique(moved.metric[moved.of("latency", "success", "errors")]):
+    for name in np.unique(moved.metric[moved.of("latency", "success", "errors", "counts")]):
         found = np.maximum(found, _layer(moved, np.flatnonzero(moved.metric == name), places, pattern))
     return found
 
@@ -91,27 +91,40 @@ def _layer(moved: Shifts, layer: Ints, places: Places, pattern: Floats | None) -
     """One metric of all services: the part of the symptom's rise that is each service's own."""
     size = len(places.names)
     where = places.index(moved.service[layer])
-    rise, clear, alike = np.zeros(size), np.zeros(size), np.ones(size)
+    rise, clear, alike, level = np.zeros(size), np.zeros(size), np.ones(size), np.ones(size)
     rise[where] = np.maximum(moved.after_high[layer] - moved.before[layer], 0.0)
     clear[where] = surprise(moved.up[layer])
     if pattern is not None:
         alike[where] = _alike(moved, layer, pattern)
-    amount = rise * (1.0 if str(moved.kind[layer[0]]) == "errors" else places.requests)
-    own = np.maximum(amount - places.passed_on @ amount, 0.0)
+    latency = str(moved.kind[layer[0]]) == "latency"
     weight = 1.0
-    if places.symptom_kind and (str(moved.kind[layer[0]]) == "latency") != (places.symptom_kind == "latency"):
+    if places.symptom_kind and latency != (places.symptom_kind == "latency"):
         weight = float(_sure(clear)[places.symptom])
+    requests = places.requests.copy()
+    requests[where[moved.kind[layer] == "counts"]] = 1.0
+    amount = rise * requests
+    if places.known:
+        fits = _fits(np.maximum(amount - places.passed_on @ amount, 0.0), amount, clear, places)
+    else:
+        # Nobody says what was passed on. What users feel is a large amount; and who passes it on does other things as
+        # well, so the part of its time, or of its requests, that went bad is smaller than where it began.
+        level[where] = np.abs(moved.before[layer]) + rise[where] if latency else 1.0
+        fits = np.sqrt(
+            _fits(np.maximum(amount - places.passed_on @ amount, 0.0), amount, clear, places)
+            * _relative(rise / np.maximum(level, 1e-300))
+        )
     clearest = clear / max(float(clear.max(initial=0.0)), 1e-300)
-    return np.asarray(weight * _sure(clear) * clearest * alike * _fits(own, amount, clear, places) * places.reached)
+    return np.asarray(weight * _sure(clear) * clearest * alike * fits * places.reached)
+
+
+def _relative(values: Floats) -> Floats:
+    return np.asarray(values / max(float(values.max(initial=0.0)), 1e-300))
 
 
 def _fits(own: Floats, amount: Floats, clear: Floats, places: Places) -> Floats:
     """1 where a service's own amount is all of the symptom's. Who adds more than arrived is not waited for. Where the
-    symptom did not clearly move, amounts compare with the largest; where no graph says what was passed on, they say
-    nothing."""
-    if not places.calls.any():
-        return np.ones(len(own))
-    relative: Floats = own / max(float(own.max(initial=0.0)), 1e-300)
+    symptom did not clearly move, amounts compare with the largest."""
+    relative = _relative(own)
     if places.symptom < 0 or amount[places.symptom] <= 0:
         return relative
     share: Floats = own / amount[places.symptom]

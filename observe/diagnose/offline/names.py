@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-Kind = Literal["latency", "errors", "success", "traffic", "network", "resource"]
+Kind = Literal["latency", "errors", "counts", "success", "traffic", "network", "resource"]
 
 # The first that matches wins: "error_rate" is not traffic, "request_latency" is not traffic, "net_rx_errors" is errors.
 _PATTERNS: tuple[tuple[Kind, str], ...] = (

@@ -24,6 +24,7 @@ class Places:
 
     names: NDArray[np.str_]
     calls: NDArray[np.bool_]
+    known: bool  # whether anybody said who calls whom; else the symptom stands for a caller of all
     passed_on: Floats  # the part of a callee's requests that this caller makes
     requests: Floats  # per step, 1 where unknown
     traffic_up: Floats
@@ -47,15 +48,18 @@ def places(case: Case, moved: Shifts, pairs: set[tuple[str, str]]) -> Places:
         calls[at[caller], at[callee]] = caller != callee
     requests, up, down = _traffic(names, moved)
     symptom = at.get(case.symptom_service, -1) if case.symptom_service else _entry(calls)
-    metric = case.symptom_metric or _loudest(names, symptom, moved)
+    told = (moved.service == case.symptom_service) & (moved.metric == case.symptom_metric)
+    metric = case.symptom_metric if told.any() else _loudest(names, symptom, moved)
     reached = reach(calls, symptom) if symptom >= 0 else np.ones(len(names), dtype=np.bool_)
-    if symptom >= 0 and not calls.any():  # nobody knows the graph: the symptom may wait for anybody
+    known = bool(calls.any())
+    if symptom >= 0 and not known:  # nobody knows the graph: the symptom may wait for anybody
         reached[:] = True
         calls[symptom] = np.arange(len(names)) != symptom
     weight = calls * requests[:, None]
     return Places(
         names,
         calls,
+        known,
         weight / np.maximum(weight.sum(axis=0), 1e-300),
         requests,
         up,
@@ -80,7 +84,7 @@ def _loudest(names: NDArray[np.str_], symptom: int, moved: Shifts) -> str:
     """The latency or failure metric of the symptom's service that rose most clearly."""
     if symptom < 0:
         return ""
-    felt = np.flatnonzero((moved.service == names[symptom]) & moved.of("latency", "success", "errors"))
+    felt = np.flatnonzero((moved.service == names[symptom]) & moved.of("latency", "success", "errors", "counts"))
     return str(moved.metric[felt[np.argmax(moved.up[felt])]]) if len(felt) else ""
 
 

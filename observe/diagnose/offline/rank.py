@@ -12,13 +12,14 @@ from observe.diagnose.offline.felt import FALLEN, certainty, felt, surprise
 from observe.diagnose.offline.news import news
 from observe.diagnose.offline.places import Places, places
 from observe.diagnose.offline.shifts import Shifts, shifts
+from observe.diagnose.offline.silence import silence
 from observe.diagnose.offline.stops import stops
 from observe.diagnose.offline.trees import called, trees, with_leads
 from observe.diagnose.offline.waiting import waiting
 
 Floats = NDArray[np.float64]
 
-TRUST = {"waiting": 0.95, "stops": 0.9, "news": 0.5, "resource": 0.6, "own": 0.6, "any": 0.02}
+TRUST = {"waiting": 0.95, "stops": 0.9, "news": 0.5, "resource": 0.6, "own": 0.6, "silence": 0.8, "any": 0.02}
 """How far each kind of evidence is believed at most. What is seen in requests themselves comes before what pods use."""
 BESIDE_SPANS = 0.2
 """Trust in `own` where there are spans: they measure the same, request by request."""
@@ -42,6 +43,7 @@ def rank(case: Case) -> Ranked:
     moved = shifts(case.metrics, case.inject_at_s)
     where = places(case, moved, called(before) | called(after))
     evidence = _from_metrics(moved, where)
+    evidence["silence"] = silence(case.metrics, case.inject_at_s, where)
     if before.height and after.height:
         evidence["waiting"] = waiting(before, after, where.names)
         evidence["stops"] = stops(before, after, where.names)

@@ -1,9 +1,9 @@
 """How far each metric of each service moved, in units of what it does anyway.
 
-The level of a stretch of time is the mean of its highest (lowest) half: a fault need not last as long as the stretch
-that was cut out. How such a level varies without a fault is read off stretches of the same length before it, so that
-slow drift does not pass for a shift (the idea of a block bootstrap: Künsch 1989, doi:10.1214/aos/1176347265). What had
-moved already in the last such stretch moved for another reason. Location
+The level of a stretch of time is the median of its highest (lowest) half: a fault need not last as long as the
+stretch that was cut out, and a single row says nothing. How such a level varies without a fault is read off stretches
+of the same length before it, so that slow drift does not pass for a shift (the idea of a block bootstrap: Künsch 1989,
+doi:10.1214/aos/1176347265). What had moved already in the last such stretch moved for another reason. Location
 and spread are median and median absolute deviation (Rousseeuw & Croux 1993, doi:10.1080/01621459.1993.10476408).
 """
 
@@ -32,7 +32,7 @@ STRETCHES = 8
 @dataclass(frozen=True, slots=True)
 class Shifts:
     """One entry per series. `up` and `down` are in robust standard deviations; levels in the metric's own unit, that
-    of `success` turned into a share of failures."""
+    of success and errors turned into a share of failures where that can be told; other errors are `counts`."""
 
     service: NDArray[np.str_]
     metric: NDArray[np.str_]
@@ -51,24 +51,17 @@ class Shifts:
 
 def shifts(metrics: pl.DataFrame, inject_at_s: float) -> Shifts:
     """Of every series that was seen before the fault and after it began. Shapes: series, or time × series."""
-    wide = (
-        metrics.filter(pl.col("value").is_finite())
-        .with_columns(series=pl.struct("service", "metric").rank("dense"))
-        .sort("time_s", "series")
-    )
-    names = wide.unique("series").sort("series").select("service", "metric")
-    times, at = np.unique(wide["time_s"].to_numpy(), return_inverse=True)
-    values = np.full((len(times), names.height), np.nan)
-    values[at, wide["series"].to_numpy().astype(np.int64) - 1] = wide["value"].to_numpy()
+    times, names, values = wide(metrics)
     is_after = times >= inject_at_s
     known = np.isfinite(values)
     seen = known[~is_after].any(axis=0) & known[is_after].any(axis=0)
     names, values = names.filter(pl.Series(seen)), values[:, seen]
     kind = np.array([kind_of(m) for m in names["metric"].to_list()], dtype=np.str_)
-    values = _filled(_as_failures(values, kind), is_after)
-    before, after_high, after_low, up, down = _moved(
-        values, is_after, kind, _requests(values[~is_after], kind, names["service"])
-    )
+    service = names["service"].to_numpy().astype(np.str_)
+    asked = _asked(values, kind, service)
+    kind = np.where(_counted(values, kind) & np.isnan(asked).all(axis=0), "counts", kind)
+    values = _filled(_as_failures(_while_asked(values, kind, asked), kind, asked), is_after)
+    before, after_high, after_low, up, down = _moved(values, is_after, kind, _least(asked[~is_after], times))
     return Shifts(
         service=names["service"].to_numpy().astype(np.str_),
         metric=names["metric"].to_numpy().astype(np.str_),
@@ -83,55 +76,104 @@ def shifts(metrics: pl.DataFrame, inject_at_s: float) -> Shifts:
     )
 
 
-def _as_failures(values: Floats, kind: NDArray[np.str_]) -> Floats:
-    """Success and availability as the share that failed; the best value ever seen counts as all."""
-    good = kind == "success"
-    if not good.any():
-        return values
-    best = np.nanmax(values[:, good], axis=0)
-    values[:, good] = np.where(best > 0, 1 - values[:, good] / np.where(best > 0, best, 1), 0.0)
-    return values
+def wide(metrics: pl.DataFrame) -> tuple[Floats, pl.DataFrame, Floats]:
+    """(times, `service` and `metric` of each series, values as time × series with nan where there is none)."""
+    rows = (
+        metrics.filter(pl.col("value").is_finite())
+        .with_columns(series=pl.struct("service", "metric").rank("dense"))
+        .sort("time_s", "series")
+    )
+    names = rows.unique("series").sort("series").select("service", "metric")
+    times, at = np.unique(rows["time_s"].to_numpy(), return_inverse=True)
+    values = np.full((len(times), names.height), np.nan)
+    values[at, rows["series"].to_numpy().astype(np.int64) - 1] = rows["value"].to_numpy()
+    return times, names, values
+
+
+def _asked(values: Floats, kind: NDArray[np.str_], service: NDArray[np.str_]) -> Floats:
+    """Requests of each series' service, nan where unknown: time × series."""
+    found = np.full(values.shape, np.nan)
+    for i in np.flatnonzero(kind == "traffic").tolist():
+        same = service == service[i]
+        found[:, same] = np.fmax(found[:, same], values[:, [i]])
+    return found
+
+
+def _counted(values: Floats, kind: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Errors that are told as numbers, not as a share of the requests."""
+    return np.asarray((kind == "errors") & (np.max(values, axis=0, initial=0.0, where=np.isfinite(values)) > 1))
+
+
+def _while_asked(values: Floats, kind: NDArray[np.str_], asked: Floats) -> Floats:
+    """Without what is told of latency and failures in steps in which nobody asked the service."""
+    return np.where((asked == 0) & np.isin(kind, ("latency", "success", "errors")), np.nan, values)
+
+
+def _as_failures(values: Floats, kind: NDArray[np.str_], asked: Floats) -> Floats:
+    """Success, availability and errors as the share that failed; the best success ever seen counts as all."""
+    known = np.isfinite(values)
+    best = np.max(values, axis=0, initial=0.0, where=known)
+    failed = 1 - values / np.where(best > 0, best, 1.0)
+    share = values / np.where(asked > 0, asked, np.nan)
+    return np.select(
+        [kind == "success", _counted(values, kind) & np.isfinite(asked).any(axis=0)], [failed, share], values
+    )
 
 
 def _filled(values: Floats, is_after: NDArray[np.bool_]) -> Floats:
-    usual = np.nanmedian(values[~is_after], axis=0) if values.shape[1] else np.zeros(0)
+    """What is missing is as usual: the median before, else after, else nothing."""
+    usual = np.zeros(values.shape[1])
+    for part in (values, values[~is_after]):
+        known = np.isfinite(part).any(axis=0)
+        usual[known] = np.nanmedian(part[:, known], axis=0)
     return np.where(np.isfinite(values), values, usual)
 
 
-def _requests(before: Floats, kind: NDArray[np.str_], service: pl.Series) -> Floats:
-    """Usual requests per step of each series' service, inf where unknown: less than one failed request is no shift."""
-    usual = np.median(before, axis=0) if before.shape[1] else np.zeros(0)
-    table = pl.DataFrame({"service": service, "requests": np.where(kind == "traffic", usual, np.nan)}).fill_nan(None)
-    return table.select(pl.col("requests").max().over("service").fill_null(np.inf)).to_series().to_numpy()
+def _least(before: Floats, times: Floats) -> Floats:
+    """The smallest share of failures that can be seen, per series: one request of those in a step. 0 where unknown.
+    What is no whole number is taken for a rate per second."""
+    known = np.isfinite(before)
+    usual = np.zeros(before.shape[1])
+    told = known.any(axis=0)
+    usual[told] = np.nanmedian(before[:, told], axis=0)
+    whole = (np.where(known, before, 0.0) % 1 == 0).all(axis=0)
+    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    return np.where(told, 1 / np.maximum(usual * np.where(whole, 1.0, step), 1.0), 0.0)
 
 
 def _moved(
-    values: Floats, is_after: NDArray[np.bool_], kind: NDArray[np.str_], requests: Floats
+    values: Floats, is_after: NDArray[np.bool_], kind: NDArray[np.str_], least: Floats
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     before, after = values[~is_after], values[is_after]
     if not values.shape[1]:
         nothing = np.zeros(0)
         return nothing, nothing, nothing, nothing, nothing
-    length = max(1, min(len(after), len(before) // STRETCHES))
-    high0, low0 = _levels(before, length)
-    high1, low1 = (np.median(level, axis=0) for level in _levels(after, length))
+    length = stretch(len(before), len(after))
+    high0, low0 = levels(before, length)
+    high1, low1 = (np.median(level, axis=0) for level in levels(after, length))
     usual = np.median(before, axis=0)
     largest = np.abs(values).max(axis=0, initial=0.0)
     floor = SMALLEST * np.where(usual != 0, np.abs(usual), largest)
-    floor = np.where(kind == "success", np.maximum(SMALLEST_FAILURES, 1 / np.maximum(requests, 1.0)), floor)
-    last_high, last_low = (level[0] for level in _levels(before[-length:], length))
+    floor = np.where(np.isin(kind, ("success", "errors")), np.maximum(SMALLEST_FAILURES, least), floor)
+    floor = np.where(kind == "counts", np.maximum(floor, 1.0), floor)
+    last_high, last_low = (level[0] for level in levels(before[-length:], length))
     up = (high1 - np.maximum(np.median(high0, axis=0), last_low)) / _spread(high0, floor)
     down = (np.minimum(np.median(low0, axis=0), last_high) - low1) / _spread(low0, floor)
     return usual, high1, low1, up, down
 
 
-def _levels(values: Floats, length: int) -> tuple[Floats, Floats]:
-    """Means of the highest and of the lowest half of each stretch: stretches × series."""
+def stretch(before: int, after: int) -> int:
+    """How many steps are compared at a time."""
+    return max(1, min(after, before // STRETCHES))
+
+
+def levels(values: Floats, length: int) -> tuple[Floats, Floats]:
+    """Medians of the highest and of the lowest half of each stretch: stretches × series."""
     step = max(1, length // 4)
     windows = np.lib.stride_tricks.sliding_window_view(values, length, axis=0)[::step]
     ordered = np.sort(windows, axis=-1)
     half = (length + 1) // 2
-    return ordered[..., -half:].mean(axis=-1), ordered[..., :half].mean(axis=-1)
+    return np.median(ordered[..., -half:], axis=-1), np.median(ordered[..., :half], axis=-1)
 
 
 def _spread(levels: Floats, floor: Floats) -> Floats:
