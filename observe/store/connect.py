@@ -48,11 +48,16 @@ SESSION: Mapping[str, str | int] = {
 
 # Numbers of ClickHouse errors: src/Common/ErrorCodes.cpp.
 WRONG_BYTES = frozenset({26, 27, 32, 33, 34, 36, 72, 117, 131, 349, 361, 436, 444, 633})
+AMBIGUOUS = frozenset({32, 33, 361})
+"""The end of something that is read: of the bytes that are inserted, or of a file on a disk that is full or broken."""
+
 WRONG_SETTINGS = frozenset({81, 192, 193, 194, 291, 492, 497, 516})
 OVERLOADED = frozenset(
     {3, 60, 159, 160, 164, 173, 202, 203, 209, 210, 236, 241, 242, 243, 252, 279, 319, 394, 425, 439}
+    | {32, 33, 74, 75, 76, 77, 87, 88, 95, 96, 172, 204, 274, 275, 294, 361, 586}
 )
-"""Passing states, unknown tables among them: a store that nobody has migrated yet."""
+"""Passing states: too much at once, no space, files that cannot be read or written, and tables that are unknown because
+nobody has migrated the store yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,7 @@ def translated(*, inserting: bool = False) -> Iterator[None]:
     except (ClickHouseError, OSError) as error:
         code = getattr(error, "code", None)
         text = _first_line(error)
-        if inserting and code in WRONG_BYTES:
+        if inserting and code in WRONG_BYTES and (code not in AMBIGUOUS or "InputFormat" in str(error)):
             raise BadRecord(text) from error
         if code in WRONG_SETTINGS:
             raise Misconfigured(f"store: {text}") from error

@@ -94,6 +94,20 @@ def test_an_error_of_an_insert_says_what_to_do(code: int, ours: type[Exception])
         raise DatabaseError(f"Code: {code}. DB::Exception: …", code=code)
 
 
+@pytest.mark.parametrize(
+    ("text", "ours"),
+    [
+        ("Attempt to read after eof: While executing ProtobufRowInputFormat", BadRecord),
+        ("Cannot read all data. Bytes read: 4096. Bytes expected: 29692.", Unavailable),
+    ],
+)
+def test_a_broken_file_of_the_store_is_not_taken_for_a_bad_record(text: str, ours: type[Exception]) -> None:
+    with pytest.raises(ours), translated(inserting=True):
+        raise DatabaseError(f"Code: 33. DB::Exception: {text}", code=33)
+    with pytest.raises(Unavailable), translated():
+        raise DatabaseError(f"Code: 33. DB::Exception: {text}", code=33)
+
+
 def test_a_wrong_query_stays_what_it_is() -> None:
     with pytest.raises(DatabaseError), translated():
         raise DatabaseError("Code: 47. DB::Exception: unknown identifier", code=47)
