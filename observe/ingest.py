@@ -16,7 +16,7 @@ from observe.repeats import Repeats
 from observe.stream.dead_letters import headers_of
 from observe.stream.inspection import emptied, halves, inspect
 from observe.stream.otlp import SIGNAL_OF
-from observe.telemetry import DEAD_LETTERED, INSERT_SECONDS, RETRIES, WRITTEN
+from observe.telemetry import DEAD_LETTERED, INSERT_SECONDS, REPEATED, RETRIES, WRITTEN
 from observe.types import DEAD_LETTERS, Batch, Digest, Record
 
 FIRST_WAIT_S = 0.2
@@ -70,9 +70,10 @@ class Mover:
         if repeats is None:
             return batch, ()
         fresh, digests = self.insist("store", lambda: repeats.left_out(batch))
-        for one in digests:
-            if one.repeated:
-                log.info("sent before: %s-%s-%s, %s items", batch.topic, batch.partition, one.offset, one.repeated)
+        again = [one.repeated for one in digests if one.repeated]
+        if again:
+            REPEATED.labels(SIGNAL_OF[batch.topic]).inc(sum(again))
+            log.info("%s: %s records with %s items had been stored before", batch.token, len(again), sum(again))
         return fresh, digests
 
     def _done(self, stored: Batch, digests: tuple[Digest, ...]) -> None:

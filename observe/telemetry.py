@@ -10,6 +10,9 @@ RECEIVED = Counter("observe_received_items", "Spans, points and log records vali
 REFUSED = Counter("observe_refused_requests", "Requests not accepted", ["signal", "reason"], registry=REGISTRY)
 WRITTEN = Counter("observe_written_items", "Items handed to the store", ["signal"], registry=REGISTRY)
 INSERT_SECONDS = Histogram("observe_insert_seconds", "Duration of one insert", ["signal"], registry=REGISTRY)
+REPEATED = Counter(
+    "observe_repeated_items", "Items that came again and were stored once", ["signal"], registry=REGISTRY
+)
 DEAD_LETTERED = Counter("observe_dead_letters", "Records put aside", ["signal"], registry=REGISTRY)
 RETRIES = Counter("observe_retries", "Waits for a part that was not available", ["part"], registry=REGISTRY)
 TICK_SECONDS = Histogram("observe_tick_seconds", "Duration of one look at the windows", ["step"], registry=REGISTRY)

@@ -79,6 +79,8 @@ def _log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    for told_by_us in ("urllib3.connectionpool", "clickhouse_connect"):
+        logging.getLogger(told_by_us).setLevel(logging.ERROR)
 
 
 def print_json(body: Any) -> None:

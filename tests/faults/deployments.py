@@ -117,7 +117,7 @@ class Deployment:
     def stop(self, name: str) -> None:
         """SIGTERM once it is up; it must end well."""
         command = self.processes[name]
-        wait_for(f"{name} to be ready", lambda: command.process.poll() is not None or "is ready" in command.tail(), 120)
+        wait_for(f"{name} to be ready", lambda: command.process.poll() is not None or command.is_ready(), 120)
         code = command.stop(30.0)
         assert code == 0, f"{name} ended with {code}:\n{command.tail()}"
         del self.processes[name]

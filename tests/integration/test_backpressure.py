@@ -42,7 +42,7 @@ class Receiver:
                f"collect.otlp.max_bytes_under_way={UNDER_WAY}")  # fmt: skip
         options = [part for setting in (*own, *settings) for part in ("--set", setting)]
         self.command = Command(folder, "observe", "collect", "otlp", "--stream", stream, *options)
-        wait_for("the receiver", lambda: "is ready" in self.command.tail(), 120)
+        wait_for("the receiver", self.command.is_ready, 120)
 
     def memory(self, what: str = "VmRSS") -> int:
         """Resident bytes, now (VmRSS) or at most (VmHWM)."""
