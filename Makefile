@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,10 @@ check: $(VENV)/.dev ## format, lint, types, import rules
 bench: $(VENV)/.dev ## the benchmarks, machine-readable
 	@bash tests/parts.sh
 	@bash tests/benchmarks/run.sh $(ARGS)
+
+soak: $(VENV)/.dev ## kill everything under load, then look for every span: make soak ARGS="--kills 200 --seed 7"
+	@bash tests/parts.sh
+	@$(BIN)/python -m tests.faults.siege $(ARGS)
 
 lock: $(VENV)/.dev ## renew the lock files from pyproject.toml
 	$(BIN)/pip install --quiet uv

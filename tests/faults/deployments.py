@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -20,9 +19,10 @@ from tests.fixtures.clickhouse import ClickHouseServer, library
 from tests.fixtures.kafka import KafkaBroker, resolve
 from tests.fixtures.processes import Command, free_ports, wait_for
 
+READY_S = 300.0
 PARTITIONS = 3
 WRITERS = 3
-FULL_AT_BYTES = 4096  # as good as no space: hardly a file of a database is smaller
+DISK_MIB = 512
 CONFIG = """
 [kafka]
 partitions = {partitions}
@@ -43,15 +43,18 @@ class Deployment:
     """`stream` is local or kafka, `store` is chdb or clickhouse. chDB runs in the process of its writer, so there
     everything is `observe up`; with a server there are two receivers and three writers of their own."""
 
-    def __init__(self, folder: Path, stream: str, store: str) -> None:
+    def __init__(self, folder: Path, stream: str, store: str, *, disks: bool = True) -> None:
         self.folder = folder
         self.kills = 0
         self._exit = ExitStack()
+        self.disks: dict[str, Path] = {}
+        for name in ("stream", "store") if disks else ():
+            self._disk(name)
         (folder / "observe.toml").write_text(CONFIG.format(partitions=PARTITIONS))
         self.broker = self._broker() if stream == "kafka" else None
         self.server = self._server() if store == "clickhouse" else None
-        self.stream = f"kafka://{self.broker.bootstrap}" if self.broker else f"local://{folder / 'stream'}"
-        self.store = f"{self.server.url}/faults" if self.server else f"chdb://{folder / 'store'}"
+        self.stream = f"kafka://{self.broker.bootstrap}" if self.broker else f"local://{folder / 'stream' / 'log'}"
+        self.store = f"{self.server.url}/faults" if self.server else f"chdb://{folder / 'store' / 'chdb'}"
         self.urls = ("--stream", self.stream, "--store", self.store)
         self._arguments: dict[str, tuple[str, ...]] = {}
         self.processes: dict[str, Command] = {}
@@ -70,7 +73,7 @@ class Deployment:
         return broker
 
     def _server(self) -> ClickHouseServer:
-        server = ClickHouseServer(self.folder / "clickhouse", library())
+        server = ClickHouseServer(self.folder / "store" / "server", library())
         server.start()
         self._exit.callback(server.kill9)
         return server
@@ -94,7 +97,7 @@ class Deployment:
             for n in range(WRITERS):
                 self._add(f"writer-{n}", "write")
         for address in self.http:
-            wait_for(f"a receiver at {address}", partial(_listens, address), 120)
+            wait_for(f"a receiver at {address}", partial(_listens, address), READY_S)
 
     def _add(self, name: str, *arguments: str) -> None:
         self._arguments[name] = arguments
@@ -117,7 +120,7 @@ class Deployment:
     def stop(self, name: str) -> None:
         """SIGTERM once it is up; it must end well."""
         command = self.processes[name]
-        wait_for(f"{name} to be ready", lambda: command.process.poll() is not None or command.is_ready(), 120)
+        wait_for(f"{name} to be ready", lambda: command.process.poll() is not None or command.is_ready(), READY_S)
         code = command.stop(30.0)
         assert code == 0, f"{name} ended with {code}:\n{command.tail()}"
         del self.processes[name]
@@ -147,17 +150,26 @@ class Deployment:
             process.send_signal(signal.SIGCONT)
 
     @contextlib.contextmanager
-    def no_space(self, pid: int) -> Iterator[None]:
-        """Each file that the process writes is as on a full disk: beyond its first page nothing can be written."""
-        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (FULL_AT_BYTES, before[1]))
+    def no_space(self, disk: Path) -> Iterator[None]:
+        """Not a byte is left on the disk meanwhile."""
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):
+            while True:
+                out.write(bytes(64 * 1024))
         try:
             yield
         finally:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+            filler.unlink()
 
-    def pid(self, name: str) -> int:
-        return self.processes[name].process.pid
+    def _disk(self, name: str) -> None:
+        """A folder on a small disk of its own, where this user may mount one."""
+        folder = self.folder / name
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
+        with contextlib.suppress(FileNotFoundError):
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                self.disks[name] = folder
+                self._exit.callback(subprocess.run, ["umount", "-l", str(folder)], check=False)
 
     def names(self, kind: str) -> list[str]:
         return sorted(name for name in self._arguments if name.startswith(kind))

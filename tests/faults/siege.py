@@ -25,7 +25,7 @@ from tests.faults.load import Load, is_wrong
 
 NAMES: dict[Signal, str] = {"spans": "spans", "metrics": "metric_points", "logs": "log_records"}
 DEPLOYMENTS = (("kafka", "clickhouse"), ("local", "chdb"), ("kafka", "chdb"), ("local", "clickhouse"))
-PATIENCE_S = 240.0
+PATIENCE_S = 400.0
 GROUP = "observe-writer"
 
 Fault = Callable[[], None]
@@ -84,7 +84,7 @@ def _attack(deployment: Deployment, plan: Plan, chance: random.Random, say: Call
     faults = _faults(deployment, plan, chance)
     happened = dict.fromkeys(faults, 0)
     deck: list[str] = []
-    while deployment.kills < plan.kills or deck:
+    while deployment.kills < plan.kills or not all(happened.values()):
         if not deck:  # each kind before any comes again
             deck = chance.sample(sorted(faults), len(faults))
         name = deck.pop()
@@ -114,24 +114,22 @@ def _faults(deployment: Deployment, plan: Plan, chance: random.Random) -> dict[s
         with deployment.frozen(name):
             time.sleep(plan.freeze_s)
 
-    def fill(pid: int) -> None:
-        with deployment.no_space(pid):
+    def fill(name: str) -> None:
+        with deployment.no_space(deployment.disks[name]):
             time.sleep(plan.full_s)
 
     if deployment.server is None:
         faults["kill up"] = lambda: again("up")
         faults["kill up twice"] = twice
-        faults["disk full"] = lambda: fill(deployment.pid("up"))
     else:
-        server = deployment.server
         for kind in ("receiver", "writer"):
             faults[f"kill {kind}"] = partial(_any_of, deployment, kind, chance, again)
             faults[f"replace {kind}"] = partial(_any_of, deployment, kind, chance, deployment.replace)
         faults["freeze writer"] = lambda: freeze(chance.choice(deployment.names("writer")))
         faults["kill store"] = lambda: deployment.kill_store(next(away, 1.0))
-        faults["disk of the store full"] = lambda: fill(server.pid)
-        if deployment.broker is None:
-            faults["disk of the stream full"] = lambda: fill(deployment.pid("receiver-0"))
+    for name in deployment.disks:
+        if name == "store" or deployment.broker is None:
+            faults[f"disk of the {name} full"] = partial(fill, name)
     if deployment.broker is not None:
         faults["kill broker"] = lambda: deployment.kill_broker(chance.random())
     return faults
