@@ -72,16 +72,16 @@ def parts() -> Iterator[Bench]:
 
 
 def measured(bench: Bench, name: str, kills: int) -> Result:
-    contender = made(name)
+    contender = made(name, native=not kills)
     result = bench.killed(contender, kills) if kills else bench.measure(contender)
     bench.forget(contender)
     print(json.dumps(result.report()), file=sys.stderr)
     return result
 
 
-def made(name: str) -> Contender:
+def made(name: str, *, native: bool = True) -> Contender:
     if name.startswith("collector_"):
-        return Collector(binary(), tuned=name.endswith("tuned"))
+        return Collector(binary(), tuned=name.endswith("tuned"), native=native)
     if name == "kafka_engine":
         return KafkaEngine()
     return PythonLoop() if name == "python_loop" else Observe(name.removeprefix("observe_"))
@@ -98,7 +98,7 @@ def summary(results: list[Result], options: argparse.Namespace) -> dict[str, Any
         "records": {"compression": options.compression, "headers": not options.without_headers},
         "rows": list(rows.values()),
     }
-    if "observe_exporter" in rows:
+    if "observe_exporter" in rows and not options.kills:
         ours = rows["observe_exporter"]["cpu_s_per_million"]
         report["observe_same_tables_over"] = {
             name: {part: round(ours[part] / row["cpu_s_per_million"][part], 3) for part in ("pipeline", "together")}
@@ -110,6 +110,9 @@ def summary(results: list[Result], options: argparse.Namespace) -> dict[str, Any
 
 def table(report: dict[str, Any]) -> str:
     """The rows as Markdown."""
+    if report["kills"]:
+        lines = [f"| {row['what']} | {row['lost']:,} | {row['doubled']:,} |" for row in report["rows"]]
+        return "\n".join(["| | lost | doubled |", "|---|---|---|", *lines])
     lines = [
         "| | spans/s | CPU-s per million: pipeline | server | together | peak MiB pipeline | server "
         "| bytes a span | lost | doubled |",

@@ -69,16 +69,22 @@ class Result:
     bytes_by_table: dict[str, int] = field(default_factory=dict)
 
     def report(self) -> dict[str, Any]:
-        million = max(self.rows, 1) / 1e6
-        disk = sum(self.bytes_by_table.values())
-        return {
+        """Everything; after kills, which leave no process to measure, rows alone."""
+        rows = {
             "name": self.name,
             "what": self.what,
             "spans": self.spans,
             "lost": self.spans - self.distinct,
             "doubled": self.rows - self.distinct,
+        }
+        return rows | self._cost() if self.seconds else rows
+
+    def _cost(self) -> dict[str, Any]:
+        million = max(self.rows, 1) / 1e6
+        disk = sum(self.bytes_by_table.values())
+        return {
             "seconds": round(self.seconds, 1),
-            "spans_per_s": round(self.rows / self.seconds) if self.seconds else 0,
+            "spans_per_s": round(self.rows / self.seconds),
             "cpu_s_per_million": {
                 "pipeline": round(self.pipeline_cpu_s / million, 2),
                 "server": round(self.server_cpu_s / million, 2),
