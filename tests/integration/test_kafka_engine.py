@@ -53,6 +53,7 @@ def test_the_server_reads_the_topics_into_the_same_tables(kafka_bootstrap: str, 
     producer = Producer({"bootstrap.servers": kafka_bootstrap})
     producer.produce(TOPICS["spans"], request([Span(service), Span(service)], now_ns), partition=0)
     producer.produce(TOPICS["spans"], b"no protobuf at all", partition=0)
+    producer.produce(TOPICS["spans"], b'{"resourceSpans": []}', partition=0)
     producer.produce(TOPICS["spans"], request([Span(service)], now_ns), partition=0)
     producer.produce(TOPICS["logs"], logs(service, [{"body": "out of memory", "time_unix_nano": now_ns}]), partition=0)
     producer.produce(TOPICS["metrics"], points.SerializeToString(), partition=0)
@@ -64,6 +65,7 @@ def test_the_server_reads_the_topics_into_the_same_tables(kafka_bootstrap: str, 
     wait_for("rows of all signals", lambda: counts()["spans"] == 3 and all(counts().values()))
     unreadable = store.query("SELECT Topic, Partition, Record FROM otlp_unreadable").rows()
     assert (TOPICS["spans"], 0, "no protobuf at all") in unreadable
+    assert (TOPICS["spans"], 0, '{"resourceSpans": []}') in unreadable
     ledger = store.ledger()
     spans = ledger.filter(topic=TOPICS["spans"], partition=0).row(0, named=True)
     assert (spans["accepted"], spans["stored"], spans["gaps"], spans["overlaps"]) == (3, 3, 0, 0)
