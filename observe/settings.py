@@ -215,10 +215,21 @@ class CanarySettings(Section):
 class DiagnoseSettings(Section):
     max_causes: int = Field(5, ge=1, description="how many candidates an incident lists")
     min_confidence: float = Field(0.4, ge=0, le=1, description="below this the first cause is `unknown`")
+    calls: tuple[str, ...] = Field(
+        (), description='who calls whom where no spans say so: "caller -> callee", for systems that send metrics only'
+    )
     attributes: bool = Field(True, description="look for attribute values that set slow or failing requests apart")
     keep_inputs_mb: float = Field(
         64.0, ge=0, description="what a diagnosis was made from is kept where it is no larger than this; 0: never"
     )
+
+    @field_validator("calls")
+    @classmethod
+    def two_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for call in value:
+            if len([part for part in call.split("->") if part.strip()]) != 2:
+                raise ValueError(f'{call!r}: "caller -> callee" is allowed')
+        return value
 
 
 class WebhookSettings(Section):

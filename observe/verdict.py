@@ -16,6 +16,7 @@ from observe.detect.slo import Burning, burning, rule_name
 from observe.detect.tokens import Given, given_tokens
 from observe.diagnose import diagnose
 from observe.diagnose.attributes import Ask, with_attributes
+from observe.diagnose.metrics_only import symptoms as felt
 from observe.frames import Frames
 from observe.looks import Look
 from observe.settings import Rule, Settings
@@ -60,8 +61,12 @@ def diagnoses(
     ]
     shifts = [shift for shift in shifts if not _told_by_tokens(shift, given)]
     found: list[Diagnosis] = []
+    spanless = frames.selfs.is_empty() and not frames.gauges.is_empty()
+    context = gauge_shifts(frames, now_ns, settings.detect, excluded) if shifts or spanless else []
+    if spanless:
+        told = {(s.service, s.operation, s.measure) for s in shifts}
+        shifts += [s for s in felt(context) if (s.service, s.operation, s.measure) not in told]
     if shifts:
-        context = gauge_shifts(frames, now_ns, settings.detect, excluded)
         found = diagnose(shifts, frames, now_ns, settings.diagnose, context)
         found = [_with_reasons(one, given, burns) for one in found if not _explained(one, given)]
         found = found if ask is None else with_attributes(found, frames, now_ns, ask)

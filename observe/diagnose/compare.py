@@ -166,6 +166,7 @@ def _metric(frames: Frames, asked: Question) -> Mapping[str, float]:
     """Mean and largest value of one series' windows."""
     place = ("metric", "hw_id", "host", "instance", "labels")
     rows = frames.gauges.filter(*(pl.col(name) == getattr(asked, name) for name in place))
+    rows = rows.filter(pl.col("service") == asked.service) if asked.service else rows
     rows = rows.with_columns(asked.when.mark())
     found: dict[str, float] = {}
     for period, name in enumerate(("before", "after")):

@@ -16,6 +16,7 @@ from observe.diagnose.group import groups
 from observe.diagnose.impact import impact
 from observe.diagnose.inference import chain
 from observe.diagnose.levels import periods, within
+from observe.diagnose.metrics_only import diagnose_metrics
 from observe.diagnose.narrow import Ground, Place, ground, narrow
 from observe.diagnose.paths import path
 from observe.diagnose.rank import Suspect, confidence, suspects
@@ -47,13 +48,17 @@ def diagnose(
     onset_ns = min(s.onset_ns for s in shifts)
     when = periods(onset_ns, now_ns, frames.selfs)
     if when is None:
-        return [_unexplained(tuple(shifts), "there is no history before the onset to compare with")]
+        found_by_metrics = diagnose_metrics(shifts, frames, now_ns, settings)
+        why = "there is no history before the onset to compare with"
+        return [found_by_metrics or _unexplained(tuple(shifts), why)]
     near = within(frames, when)
     near = replace(near, edges=resolved(near.edges, near.selfs))
     light = replace(near, selfs=near.selfs.drop("self_buckets"), edges=near.edges.drop("latency_buckets"))
     view = picture(light, when)
     seen, strangers = symptoms(shifts, view)
     found = _explained(seen, near, light, view, settings, context) if seen else []
+    if strangers and not found and (by_metrics := diagnose_metrics(strangers, frames, now_ns, settings)):
+        return [by_metrics]
     return _with_strangers(found, strangers)
 
 
