@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from observe.detect.evidence import Sample, count_evidence, current_of
+from observe.detect.evidence import Sample, count_evidence, current_of, descriptive
 from observe.detect.findings import Findings
 from observe.detect.grid import Grid, Ranges
 from observe.detect.statistics import Bools, Floats, combined
@@ -24,14 +24,15 @@ def error_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: flo
     new = ~ranges.testable & (of_group[1] >= NEW_OPERATION_MIN_BASELINE)
     before, out_of = np.where(new, of_group[0], errors), np.where(new, of_group[1], requests)
     judged = _judged(grid, ranges, new, settings)
-    evidence = np.where(judged, count_evidence(sample, ranges, span, (before, out_of)), 1.0)
+    evidence = np.where(
+        judged, count_evidence(sample, ranges, span, (before, out_of), settings.error_min_increase / 2.0), 1.0
+    )
     base = before / np.maximum(out_of, 1.0)
     ranged = [current_of(sample, ranges, length) for length in span.scales]
     after = np.stack([current.total / np.maximum(current.n, 1.0) for current in ranged])
     enough = (after - base >= settings.error_min_increase) & (after >= settings.error_min_ratio * base)
     p = np.where(enough, evidence, 1.0)  # [scale, series]
-    alone = p <= rare
-    scale = np.where(alone.any(axis=0), np.argmax(alone, axis=0), np.argmin(p, axis=0))
+    scale = descriptive(p, span, rare)
     series = np.arange(p.shape[1])
     return Findings(
         measures=("error_ratio",),
@@ -51,5 +52,5 @@ def _judged(grid: Grid, ranges: Ranges, new: Bools, settings: DetectSettings) ->
     requests: Floats = np.stack([
         current_of(Sample(grid.requests, grid.requests), ranges, length).n for length in scales
     ])  # fmt: skip
-    reach = np.array(scales)[:, None] <= np.where(new, scales[0], ranges.guard)
+    reach = np.array(scales)[:, None] <= np.where(new, grid.span.current, ranges.guard)
     return (requests >= settings.min_requests) & reach & grid.of_spans

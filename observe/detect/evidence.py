@@ -20,15 +20,27 @@ from observe.detect.grid import Ranges, Span
 from observe.detect.statistics import (
     Bools,
     Floats,
+    Ints,
     block_sums,
     count_upper,
     poisson_lower,
     rate_cv2,
+    sliding_sums,
     student_upper,
 )
 
-REST_P = 0.01
-"""How unlikely the excess must still be once the worst window is taken away: a hiccup of 10 s is no shift."""
+REST_P = 1e-4
+REST_RATIO = 1.5
+"""How unlikely, and how much more than usual, the excess must still be once the worst window is taken away: a hiccup
+of 10 s is no shift. The second matters where traffic is high: there the noise of any two windows is significant."""
+EXTREME = 1.2
+EXTREME_QUANTILE = 0.98
+"""The rate must be that much above all but the worst of the baseline's own stretches of the same length: noise that
+lasts for minutes has a longer tail than the mixture that p-values rest on."""
+TRIMMED_P = 0.01
+MANY = 3.0
+"""Where a window holds MANY counts or more, the excess must also show without the worst third of the windows: two
+hiccups within four minutes are none either."""
 ENDED_P = 0.01
 ENDED_Z = 2.33
 ENDED_SHARE = 0.4
@@ -62,13 +74,21 @@ class Current:
     @property
     def rest(self) -> tuple[Floats, Floats]:
         """Total and n without the worst window."""
-        series, worst = np.arange(len(self.total)), np.argmax(self.sums, axis=1)
-        return self.total - self.sums[series, worst], self.n - self.trials[series, worst]
+        return self.without(1)
+
+    def without(self, windows: int) -> tuple[Floats, Floats]:
+        """Total and n without the windows that hold most."""
+        worst = np.argsort(-self.sums, axis=1, kind="stable")[:, :windows]
+        return (
+            self.total - np.take_along_axis(self.sums, worst, axis=1).sum(axis=1),
+            self.n - np.take_along_axis(self.trials, worst, axis=1).sum(axis=1),
+        )
 
     @property
     def worst_level(self) -> Floats:
         """The highest mean of three windows in a row; of the whole range it would be watered down."""
-        sums, trials = block_sums(self.sums, WORST_WINDOWS), block_sums(self.trials, WORST_WINDOWS)
+        windows = min(WORST_WINDOWS, self.sums.shape[1])
+        sums, trials = sliding_sums(self.sums, windows), sliding_sums(self.trials, windows)
         level: Floats = (sums / np.maximum(trials, 1.0)).max(axis=1, initial=-0.5)
         return level
 
@@ -84,28 +104,64 @@ def current_of(sample: Sample, ranges: Ranges, length: int) -> Current:
     return Current(sums, trials, sums.sum(axis=1), trials.sum(axis=1))
 
 
-def count_evidence(sample: Sample, ranges: Ranges, span: Span, baseline: tuple[Floats, Floats] | None = None) -> Floats:
+def descriptive(p: Floats, span: Span, rare: float) -> Ints:
+    """Which range tells best what a series does now, from p-values [scale, series]; [series].
+
+    The shortest that is certain by itself and no shorter than the usual one; else the most certain.
+    """
+    alone = (p <= rare) & (np.array(span.scales)[:, None] >= span.current)
+    scale: Ints = np.where(alone.any(axis=0), np.argmax(alone, axis=0), np.argmin(p, axis=0))
+    return scale
+
+
+def count_evidence(
+    sample: Sample,
+    ranges: Ranges,
+    span: Span,
+    baseline: tuple[Floats, Floats] | None = None,
+    rest_increase: float = 0.0,
+) -> Floats:
     """p-values [scale, series] of an increase of sums ÷ trials; 1 where it does not persist.
 
     `baseline` gives counts and trials [series] where they are not those of the series' own baseline windows.
+    `rest_increase` is by how much the ratio must have risen without the worst window.
     """
     counts, trials = sample.sums * ranges.baseline, sample.trials * ranges.baseline
     before, out_of = baseline or (counts.sum(axis=1), trials.sum(axis=1))
     observed = before / np.maximum(out_of, 1.0)
     # Gumbel and von Schelling's law of exceedances: what the baseline saw once may as well be seen again.
     rate = (before + 1.0) / (out_of + 1.0)
-    return np.stack([
-        _count_p(current_of(sample, ranges, length), rate, before + 1.0, cv2)
-        for length, cv2 in zip(span.scales, _cv2(counts, trials, observed, span), strict=True)
-    ])  # fmt: skip
+    evidence = []
+    for length, cv2 in zip(span.scales, _cv2(counts, trials, observed, span), strict=True):
+        current = current_of(sample, ranges, length)
+        p = _count_p(current, rate, before + 1.0, cv2, rest_increase)
+        evidence.append(np.where(_beyond_extremes(current, counts, trials, length), p, 1.0))
+    return np.stack(evidence)
 
 
-def _count_p(current: Current, rate: Floats, seen: Floats, cv2: Floats) -> Floats:
+def _count_p(current: Current, rate: Floats, seen: Floats, cv2: Floats, rest_increase: float) -> Floats:
     shape = 1.0 / (1.0 / seen + cv2)
     p = count_upper(current.total, current.n * rate, shape)
     rest, rest_n = current.rest
     persists = count_upper(rest, rest_n * rate, shape) <= REST_P
+    persists &= rest >= rest_n * np.maximum(REST_RATIO * rate, rate + rest_increase)
+    length = current.sums.shape[1]
+    trimmed, trimmed_n = current.without(max(1, round(length / 3)))
+    lasts = (count_upper(trimmed, trimmed_n * rate, shape) <= TRIMMED_P) & (trimmed >= REST_RATIO * trimmed_n * rate)
+    persists &= lasts | (current.total < MANY * length)
     return np.where(persists & ~_count_ended(current, rate), p, 1.0)
+
+
+def _beyond_extremes(current: Current, counts: Floats, trials: Floats, length: int) -> Bools:
+    """Whether the rate lies above those of nearly all blocks of the baseline; [series]."""
+    blocks, out_of = block_sums(counts, length), block_sums(trials, length)
+    enough = out_of >= current.n[:, None] / 2.0
+    rates = np.sort(np.where(enough, blocks / np.maximum(out_of, 1.0), 0.0), axis=1)
+    if not rates.shape[1]:
+        return np.ones(len(rates), dtype=bool)
+    extreme = rates[:, int(EXTREME_QUANTILE * (rates.shape[1] - 1))]
+    beyond: Bools = current.total >= EXTREME * extreme * current.n
+    return beyond
 
 
 def _count_ended(current: Current, rate: Floats) -> Bools:
@@ -122,14 +178,11 @@ def _cv2(counts: Floats, trials: Floats, rate: Floats, span: Span) -> list[Float
 
     A baseline holds few long blocks; what they leave open is taken from the short ones, as if all their noise lasted.
     """
-    shortest, *longer = span.scales
-    short_counts, short_trials = block_sums(counts, shortest), block_sums(trials, shortest)
-    single = rate_cv2(short_counts, short_trials, rate)
-    result = [single]
-    for length in longer:
-        blocks = block_sums(short_counts, length // shortest), block_sums(short_trials, length // shortest)
-        own = rate_cv2(*blocks, rate, prior_cv2=single)
-        result.append(np.maximum(own, single * shortest / length))
+    single = rate_cv2(block_sums(counts, span.current), block_sums(trials, span.current), rate)
+    result = []
+    for length in span.scales:
+        own = rate_cv2(block_sums(counts, length), block_sums(trials, length), rate, prior_cv2=single)
+        result.append(np.maximum(own, single * min(1.0, span.current / length)))
     return result
 
 

@@ -121,7 +121,7 @@ def _quantile(values: Floats, allowed: Bools, q: float) -> Floats:
 
 def _current(values: Floats, span: Span) -> tuple[Floats, Ints, Ints]:
     """Median of the newest windows, how many were measured, and out of how many; [series]."""
-    lengths = span.scales[0], span.scales[0] * WIDENED
+    lengths = span.current, span.current * WIDENED
     short, long = (values[:, -length:] for length in lengths)
     level = [(_quantile(part, ~np.isnan(part), 0.5), (~np.isnan(part)).sum(axis=1)) for part in (short, long)]
     enough = level[0][1] >= 2

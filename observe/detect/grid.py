@@ -6,6 +6,7 @@ and are folded over buckets or over windows as a test needs them; a cube of seri
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ METRIC = "Metric"
 SERVING = ("Server", "Consumer")
 
 LOWEST_BUCKET, HIGHEST_BUCKET = -160, 400  # 1 µs … 9 h; hostile bucket numbers must not cost memory
-SCALES = (1, 2, 4, 8)  # multiples of current_s that a shift is looked for in
+SCALES = (2 / 3, 1, 4 / 3, 2, 8 / 3, 4, 16 / 3, 8)  # multiples of current_s that a shift is looked for in
 WARM_UP_WINDOWS = 3  # first windows of a series' life, left out of its baseline where there are enough others
 
 
@@ -33,7 +34,8 @@ class Span:
 
     first_ns: int
     length: int
-    scales: tuple[int, ...]  # candidate lengths of the current range, in windows
+    current: int  # windows of the usual current range
+    scales: tuple[int, ...]  # candidate lengths of the current range, in windows, rising
     min_baseline: int  # windows
 
     @property
@@ -47,14 +49,62 @@ class Span:
 
 def span_of(now_ns: int, settings: DetectSettings) -> Span:
     settled_ns = (now_ns - int(settings.settle_s * 10**9)) // WINDOW_NS * WINDOW_NS
-    current = max(1, round(settings.current_s * 10**9 / WINDOW_NS))
+    current = current_windows(settings)
     length = current + math.ceil(settings.baseline_s * 10**9 / WINDOW_NS)
     return Span(
         first_ns=settled_ns - length * WINDOW_NS,
         length=length,
-        scales=tuple(current * scale for scale in SCALES),
+        current=current,
+        scales=scales_of(current),
         min_baseline=math.ceil(settings.min_baseline_s * 10**9 / WINDOW_NS),
     )
+
+
+def current_windows(settings: DetectSettings) -> int:
+    return max(1, round(settings.current_s * 10**9 / WINDOW_NS))
+
+
+def scales_of(current: int) -> tuple[int, ...]:
+    """Lengths in windows of the ranges that a shift is looked for in.
+
+    >>> scales_of(3)
+    (2, 3, 4, 6, 8, 12, 16, 24)
+    """
+    return tuple(sorted({max(1, round(current * scale)) for scale in SCALES}))
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What the test of a few series must know of all."""
+
+    tests: int  # that all series stand for: one of latency each, and of errors and traffic where they are spans
+    live: Bools  # [window] whether anybody sent anything, oldest first
+    live_from_ns: int  # start of its first window
+    last_ns: int  # newest window with data of anyone, settled or not
+
+    def of(self, tests: int) -> Fleet:
+        """The same fleet with more or fewer series."""
+        return dataclasses.replace(self, tests=tests)
+
+    def live_in(self, span: Span) -> Bools:
+        """Of the span's windows; what is not known was not live."""
+        at = np.arange(span.length) + (span.first_ns - self.live_from_ns) // WINDOW_NS
+        inside = (at >= 0) & (at < len(self.live))
+        live: Bools = np.zeros(span.length, dtype=bool)
+        live[inside] = self.live[at[inside]]
+        return live
+
+
+def fleet_of(windows: pl.DataFrame, span: Span) -> Fleet:
+    """Of frames that hold every series."""
+    started = windows["window_start_ns"]
+    seen = windows.filter(pl.col("window_start_ns").is_between(span.first_ns, span.end_ns - 1))
+    at = ((seen.filter(pl.col("requests") > 0)["window_start_ns"].unique() - span.first_ns) // WINDOW_NS).to_numpy()
+    live: Bools = np.zeros(span.length, dtype=bool)
+    live[at] = True
+    keys = seen.select(KEYS).unique()
+    metrics = int((keys["kind"] == METRIC).sum())
+    return Fleet(3 * keys.height - 2 * metrics, live, span.first_ns, int(started.max()))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +178,8 @@ class Grid:
         return totals[self.group]
 
 
-def grid_of(windows: pl.DataFrame, span: Span) -> Grid:
-    """All series that have a row in the span; rows may come in any order."""
+def grid_of(windows: pl.DataFrame, span: Span, live: Bools | None = None) -> Grid:
+    """All series that have a row in the span; rows may come in any order. `live` where others are known to be."""
     index = (pl.col("window_start_ns") - span.first_ns) // WINDOW_NS
     rows = windows.select(
         index.cast(pl.Int32).alias("window"),
@@ -166,7 +216,7 @@ def grid_of(windows: pl.DataFrame, span: Span) -> Grid:
         requests=requests,
         errors=_folded(series, window, rows["errors"].to_numpy(), shape),
         entries=_entries(series, window, rows["latency_buckets"]),
-        live=np.asarray((requests > 0).sum(axis=0) > 0),
+        live=np.asarray((requests > 0).any(axis=0)) if live is None else live,
     )
 
 
@@ -218,13 +268,15 @@ def ranges_of(grid: Grid, abnormal: Sequence[Interval]) -> Ranges:
     first = np.argmax(grid.requests > 0, axis=1) if grid.shape[0] else np.zeros(0, dtype=np.int64)
     index = np.arange(span.length)
     usable &= (index >= first[:, None]) & grid.live
-    aged = usable[:, : span.length - span.scales[0]].sum(axis=1)
+    aged = usable[:, : span.length - span.current].sum(axis=1)
     warm_up = np.where(first > 0, np.clip(aged - span.min_baseline, 0, WARM_UP_WINDOWS), 0)
     usable &= index >= (first + warm_up)[:, None]
     guard = np.zeros(len(first), dtype=np.int64)
     for scale in span.scales:
+        if scale < span.current:
+            continue
         left = usable[:, : max(0, span.length - scale)].sum(axis=1)
-        guard = np.where(left >= np.maximum(span.min_baseline, 2 * scale * (scale > span.scales[0])), scale, guard)
+        guard = np.where(left >= np.maximum(span.min_baseline, 2 * scale * (scale > span.current)), scale, guard)
     return Ranges(usable & (index < span.length - guard[:, None]) & (guard > 0)[:, None], guard, current, onset_from)
 
 
@@ -232,7 +284,7 @@ def _without(grid: Grid, abnormal: Sequence[Interval]) -> tuple[Bools, Bools, In
     span = grid.span
     usable, current = np.ones(grid.shape, dtype=bool), np.ones(grid.shape, dtype=bool)
     onset_from = np.full(grid.shape[0], max(0, span.length - ONSET_WINDOWS))
-    newest = span.length - span.scales[0]
+    newest = span.length - span.current
     for interval in abnormal:
         start = max(0, span.index(interval.start_ns))
         end = min(span.length, span.index(interval.end_ns - 1) + 1)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from observe.detect.evidence import Sample, count_evidence, rank_evidence
+from observe.detect.evidence import Sample, count_evidence, descriptive, rank_evidence
 from observe.detect.findings import Findings
-from observe.detect.grid import Grid, Ranges
+from observe.detect.grid import Grid, Ranges, Span
 from observe.detect.statistics import Bools, Floats, Ints, combined
 from observe.frames import BUCKETS_PER_OCTAVE
 from observe.settings import DetectSettings
@@ -67,8 +67,8 @@ def latency_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: f
     )
     base = quantiles_ms(before, QUANTILES, entries.lowest)
     p = _by_measure(evidence, base[:, None], after, settings)
-    return _chosen(p, base, after, np.stack([_requests(requests, ranges, k) for k in span.scales]), judged, rare,
-                   (p99, p95, rank))  # fmt: skip
+    sizes = np.stack([_requests(requests, ranges, length) for length in span.scales])
+    return _chosen(p, base, after, sizes, judged, rare, (p99, p95, rank), span)
 
 
 def _judged(requests: Floats, before: Floats, ranges: Ranges, scales: tuple[int, ...], s: DetectSettings) -> Bools:
@@ -106,16 +106,21 @@ def _by_measure(evidence: Floats, base: Floats, after: Floats, settings: DetectS
 
 
 def _chosen(
-    p: Floats, base: Floats, after: Floats, requests: Floats, judged: Bools, rare: float, samples: tuple[Sample, ...]
+    p: Floats,
+    base: Floats,
+    after: Floats,
+    requests: Floats,
+    judged: Bools,
+    rare: float,
+    samples: tuple[Sample, ...],
+    span: Span,
 ) -> Findings:
     per_measure = combined(p, axis=(1, 2))  # [measure, series]
     certain = per_measure <= rare
     choice: Ints = np.where(certain.any(axis=0), np.argmax(certain, axis=0), np.argmin(per_measure, axis=0))
     series = np.arange(per_measure.shape[1])
     by_scale = p[choice, :, :, series].min(axis=1)  # [series, scale]
-    # The shortest range that is certain by itself describes the present best; else the most certain.
-    alone = by_scale <= rare
-    scale = np.where(alone.any(axis=1), np.argmax(alone, axis=1), np.argmin(by_scale, axis=1))
+    scale = descriptive(by_scale.T, span, rare)
     return Findings(
         measures=MEASURES,
         unit="ms",

@@ -2,65 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import polars as pl
 
 from observe.detect.errors import error_shifts
 from observe.detect.findings import Findings
-from observe.detect.grid import Grid, Ranges, grid_of, ranges_of, span_of
+from observe.detect.grid import KEYS, Fleet, Grid, Ranges, Span, fleet_of, grid_of, ranges_of, span_of
 from observe.detect.latency import latency_shifts
 from observe.detect.onset import onsets
-from observe.detect.statistics import Bools, Floats, adjusted
+from observe.detect.statistics import adjusted
 from observe.detect.traffic import traffic_shifts
 from observe.frames import Frames
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval, Shift
 
-LOOKS_PER_DAY = 8_640
+LOOKS_PER_DAY = 1_080
 """A series is tested again every 10 s, and a false alarm counts by the day: what is told must stay below
-`max_false_discoveries` even if each of a day's looks were a try of its own. docs/detection.md has the count."""
+`max_false_discoveries` over a day. 8,640 looks at ranges that overlap are worth an eighth of as many tries; the
+simulation of quiet days (docs/benchmarks.md) says what is left."""
+
+SERIES_AT_ONCE = 2_000
+"""More are tested one part after the other: a look's memory does not grow with the fleet."""
 
 
-def detect(frames: Frames, now_ns: int, settings: DetectSettings, abnormal: Sequence[Interval] = ()) -> list[Shift]:
+def detect(
+    frames: Frames,
+    now_ns: int,
+    settings: DetectSettings,
+    abnormal: Sequence[Interval] = (),
+    fleet: Fleet | None = None,
+) -> list[Shift]:
     """The series that have moved, newest settled windows against the trailing baseline; sorted by series.
 
-    `frames` hold at least [now − baseline − current − settle, now). `abnormal` intervals are no baseline.
+    `frames` hold at least [now − baseline − current − settle, now) of all series or, where `fleet` tells of the others,
+    of whole services. `abnormal` intervals are no baseline.
     """
     if frames.windows.is_empty():
         return []
-    grid = grid_of(frames.windows, span_of(now_ns, settings))
-    if not grid.shape[0]:
-        return []
-    ranges = ranges_of(grid, abnormal)
+    span = span_of(now_ns, settings)
+    fleet = fleet or fleet_of(frames.windows, span)
     rare = settings.max_false_discoveries / LOOKS_PER_DAY
-    families = (
+    found = [shift for part in _parts(frames.windows) for shift in _found(part, span, fleet, settings, abnormal, rare)]
+    corrected = adjusted(np.array([shift.p_value for shift in found]), fleet.tests)
+    told = [
+        dataclasses.replace(shift, p_value=float(p))
+        for shift, p in zip(found, corrected, strict=True)
+        if p <= settings.max_false_discoveries
+    ]
+    return sorted(told, key=lambda shift: (shift.service, shift.operation, shift.kind, shift.measure))
+
+
+def _parts(windows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Whole services, about SERIES_AT_ONCE series at a time."""
+    sizes = windows.select(KEYS).unique().group_by("service").len().sort("service")
+    part = (sizes["len"].cum_sum() - 1) // SERIES_AT_ONCE
+    if part[-1] == 0:
+        yield windows
+        return
+    for names in sizes.with_columns(part=part).partition_by("part", maintain_order=True):
+        yield windows.filter(pl.col("service").is_in(names["service"].implode()))
+
+
+def _found(
+    windows: pl.DataFrame,
+    span: Span,
+    fleet: Fleet,
+    settings: DetectSettings,
+    abnormal: Sequence[Interval],
+    rare: float,
+) -> Iterator[Shift]:
+    """What is rare enough for a day's looks, with the p-value of its own."""
+    grid = grid_of(windows, span, fleet.live_in(span))
+    if not grid.shape[0]:
+        return
+    ranges = ranges_of(grid, abnormal)
+    for family in (
         latency_shifts(grid, ranges, settings, rare),
         error_shifts(grid, ranges, settings, rare),
-        traffic_shifts(grid, ranges, settings, int(frames.windows["window_start_ns"].max())),  # type: ignore[arg-type]
-    )
-    told = _told(families, rare, settings.max_false_discoveries)
-    shifts = [
-        shift
-        for family, (found, p) in zip(families, told, strict=True)
-        for shift in _shifts(family, grid, ranges, found, p)
-    ]
-    return sorted(shifts, key=lambda shift: (shift.service, shift.operation, shift.kind, shift.measure))
+        traffic_shifts(grid, ranges, settings, fleet.last_ns),
+    ):
+        yield from _shifts(family, grid, ranges, rare)
 
 
-def _told(families: Sequence[Findings], rare: float, level: float) -> list[tuple[Bools, Floats]]:
-    """Per family what is told, and all adjusted p-values: one correction over everything that was tested."""
-    tested = np.concatenate([family.tested for family in families])
-    p = np.concatenate([family.p for family in families])
-    corrected = np.ones(len(p))
-    corrected[tested] = adjusted(p[tested])
-    found = tested & (p <= rare) & (corrected <= level)
-    series = len(families[0].p)
-    return [(found[i : i + series], corrected[i : i + series]) for i in range(0, len(p), series)]
-
-
-def _shifts(family: Findings, grid: Grid, ranges: Ranges, found: Bools, p: Floats) -> list[Shift]:
-    series = np.flatnonzero(found)
+def _shifts(family: Findings, grid: Grid, ranges: Ranges, rare: float) -> list[Shift]:
+    series = np.flatnonzero(family.tested & (family.p <= rare))
     if not len(series):
         return []
     directed = family.measures != ("requests_per_s",)
@@ -75,7 +103,7 @@ def _shifts(family: Findings, grid: Grid, ranges: Ranges, found: Bools, p: Float
             before=float(family.before[at]),
             after=float(family.after[at]),
             unit=family.unit,
-            p_value=float(p[at]),
+            p_value=float(family.p[at]),
             samples=round(family.samples[at]),
             onset_ns=grid.span.first_ns + int(window) * WINDOW_NS,
         )

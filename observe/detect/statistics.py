@@ -62,14 +62,16 @@ def combined(p: Floats, axis: int | tuple[int, ...] = -1) -> Floats:
     return _bounded(1.0 / np.mean(1.0 / p, axis=axis))
 
 
-def adjusted(p: Floats) -> Floats:
+def adjusted(p: Floats, tests: int | None = None) -> Floats:
     """Benjamini and Hochberg's adjusted p-values (1995, doi:10.1111/j.2517-6161.1995.tb02031.x) of one family.
+
+    `tests` is the family's size where only its smallest p-values are given.
 
     >>> adjusted(np.array([0.01, 0.04, 0.03, 0.5])).round(4).tolist()
     [0.04, 0.0533, 0.0533, 0.5]
     """
     order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    scaled = p[order] * (len(p) if tests is None else max(tests, len(p))) / np.arange(1, len(p) + 1)
     result = np.empty_like(p)
     result[order] = np.minimum.accumulate(scaled[::-1])[::-1]
     return np.minimum(result, 1.0)
@@ -82,6 +84,17 @@ def block_sums(per_window: Floats, length: int) -> Floats:
     newest = per_window[:, windows - blocks * length :]
     sums: Floats = newest.reshape(series, blocks, length).sum(axis=2)
     return sums
+
+
+def sliding_sums(per_window: Floats, length: int) -> Floats:
+    """Sums of every `length` consecutive windows, [series, windows − length + 1].
+
+    >>> sliding_sums(np.array([[1.0, 2.0, 3.0, 4.0]]), 3).tolist()
+    [[6.0, 9.0]]
+    """
+    sums = np.cumsum(np.pad(per_window, ((0, 0), (1, 0))), axis=1)
+    result: Floats = sums[:, length:] - sums[:, :-length]
+    return result
 
 
 def rate_cv2(counts: Floats, trials: Floats, rate: Floats, prior_cv2: Floats | float = PRIOR_CV2) -> Floats:

@@ -25,7 +25,7 @@ def traffic_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, last_wi
 
     Windows from there on are not judged: at the end of all telemetry nobody has fallen silent.
     """
-    length = grid.span.scales[min(1, len(grid.span.scales) - 1)]
+    length = 2 * grid.span.current
     end = min(grid.span.length, grid.span.index(last_window_ns))
     if end < 2 * length:
         return _nothing(grid)
