@@ -34,9 +34,9 @@ class Span:
 
     first_ns: int
     length: int
-    current: int  # windows of the usual current range
     scales: tuple[int, ...]  # candidate lengths of the current range, in windows, rising
     min_baseline: int  # windows
+    current: int = 1  # windows of the usual current range
 
     @property
     def end_ns(self) -> int:
@@ -54,9 +54,9 @@ def span_of(now_ns: int, settings: DetectSettings) -> Span:
     return Span(
         first_ns=settled_ns - length * WINDOW_NS,
         length=length,
-        current=current,
         scales=scales_of(current),
         min_baseline=math.ceil(settings.min_baseline_s * 10**9 / WINDOW_NS),
+        current=current,
     )
 
 

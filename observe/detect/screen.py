@@ -164,7 +164,7 @@ def rows_of(starts: Ints, memory: Memory) -> Ints:
 
 
 def _sum(memory: Memory, rows: Ints) -> Numbers:
-    total = memory.requests[rows[0]].astype(np.float32)
+    total: Numbers = memory.requests[rows[0]].astype(np.float32)
     for row in rows[1:].tolist():
         total += memory.requests[row]
     return total

@@ -19,10 +19,11 @@ from observe.frames import Frames
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval, Shift
 
-LOOKS_PER_DAY = 1_080
+LOOKS_PER_DAY = 8_640
+TRIES_PER_DAY = LOOKS_PER_DAY / 8
 """A series is tested again every 10 s, and a false alarm counts by the day: what is told must stay below
-`max_false_discoveries` over a day. 8,640 looks at ranges that overlap are worth an eighth of as many tries; the
-simulation of quiet days (docs/benchmarks.md) says what is left."""
+`max_false_discoveries` over a day. Looks at ranges that overlap are worth fewer independent tries; what is left of
+false alarms is measured on simulated quiet days (docs/benchmarks.md)."""
 
 SERIES_AT_ONCE = 2_000
 """More are tested one part after the other: a look's memory does not grow with the fleet."""
@@ -44,7 +45,7 @@ def detect(
         return []
     span = span_of(now_ns, settings)
     fleet = fleet or fleet_of(frames.windows, span)
-    rare = settings.max_false_discoveries / LOOKS_PER_DAY
+    rare = settings.max_false_discoveries / TRIES_PER_DAY
     found = [shift for part in _parts(frames.windows) for shift in _found(part, span, fleet, settings, abnormal, rare)]
     corrected = adjusted(np.array([shift.p_value for shift in found]), fleet.tests)
     told = [

@@ -238,7 +238,7 @@ def _explained(
     notes: dict[str, str] = {}
     rose: set[str] = set()
     unexplained: set[str] = set()
-    for length in span.scales[:3]:
+    for length in (span.current, 2 * span.current, 4 * span.current):
         now = window >= span.length - length
         n = np.bincount(number[now], weights=count[now], minlength=series)
         raw, given = (levels(now, pair) / base for pair, base in zip(pairs, before, strict=True))
