@@ -146,7 +146,7 @@ def _cause_heading(cause: Cause) -> str:
 def _cause_lines(cause: Cause, whole: str) -> list[Sentence]:
     said = [e for e in cause.evidence if cause.rank > 1 or e.kind not in CHANGES]
     lines = _limited([Sentence(e.text, e.query or whole) for e in said], MAX_EVIDENCE)
-    if cause.share > 0:
+    if cause.share > 0 and not any(e.kind == "attribution" for e in said):
         lines.insert(0, Sentence(f"accounts for {cause.share:.0%} of the change", whole))
     if len(cause.path) > 1:
         lines.insert(min(1, len(lines)), Sentence("path: " + " → ".join(cause.path), whole))

@@ -41,6 +41,7 @@ def show() -> None:
         guarded(lambda: _incident(client().incident(incident_id)))
 
     body()
+    _check(incident)
     traces = [trace for cause in incident["causes"] for trace in cause["exemplar_trace_ids"]]
     if traces:
         _example(list(dict.fromkeys(traces)))
@@ -179,6 +180,33 @@ def _cause(cause: Json) -> None:
         if cause["path"] and (len(cause["path"]) > 1 or cause["resource"]):
             st.graphviz_chart(drawing.path(cause["path"], cause), width="content")
         st.markdown("\n".join(f"- {safe(evidence['text'])}" for evidence in cause["evidence"]))
+
+
+def _check(incident: Json) -> None:
+    """The numbers behind the sentences, the questions that give them again, and the diagnosis made again."""
+    said = [
+        {
+            "sentence": e["text"],
+            "numbers": ", ".join(f"{name} {value:g}" for name, value in e.get("numbers", {}).items()),
+            "question": e.get("query") or f"/api/v1/incidents/{incident['id']}/replay",
+        }
+        for e in [e for cause in incident["causes"] for e in cause["evidence"]]
+    ]
+    if not said:
+        return
+    with st.expander("Check these numbers", icon=":material/fact_check:"):
+        st.dataframe(said, hide_index=True)
+        if st.button("Make this diagnosis again", help="from what it was made from, and compare byte for byte"):
+            try:
+                answer = client().replay_of(incident["id"])
+            except BadRecord as error:
+                st.info(safe(str(error)), icon=":material/info:")
+                return
+            looked = moment(answer["looked_at"])
+            if answer["same"]:
+                st.success(f"The look of {looked}, made again, gives the same bytes.", icon=":material/check:")
+            else:
+                st.error(f"The look of {looked}, made again, gives another answer.", icon=":material/error:")
 
 
 def _bounded(value: float) -> float:

@@ -99,13 +99,14 @@ def _series(frames: Frames) -> pl.DataFrame:
     place = [pl.col(name) for name in ("metric", "hw_id", "host", "instance", "labels")]
     parts = [pl.when(c != "").then(pl.format(f"{c.meta.output_name()}={{}}", c)) for c in place[1:4]]
     told = pl.concat_list(*parts, pl.when(pl.col("labels") != "").then("labels")).list.drop_nulls().list.join(",")
+    braced = pl.concat_str("metric", pl.lit("{"), told, pl.lit("}"))
     gauges = (
         frames.gauges.lazy()
         .filter((pl.col("service") != "") & ~pl.col("metric").str.contains(_GRAPHS) & pl.col("value_avg").is_finite())
         .select(
             "window_start_ns",
             "service",
-            pl.when(told != "").then(pl.concat_str("metric", pl.lit("{"), told, pl.lit("}"))).otherwise("metric").alias("series"),
+            pl.when(told != "").then(braced).otherwise("metric").alias("series"),
             pl.col("value_avg").alias("value"),
             *place,
         )

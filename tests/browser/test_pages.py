@@ -97,6 +97,38 @@ def test_the_map_shows_who_calls_whom_and_the_cause(page, site):
     fine(page)
 
 
+def test_the_map_shows_what_services_run_on_and_how_whole_traces_are(page, site):
+    page.goto(f"{site.pages}/map")
+    page.get_by_text("Instances, hosts and GPUs").click()
+    drawing = page.locator("[data-testid=stGraphVizChart] svg")
+    for name in ("llm-engine-0", "gpu-node-1", fleet.GPU):
+        expect(drawing).to_contain_text(name)
+    expect(page.get_by_text(re.compile("have all parents"))).to_be_visible()
+    fine(page)
+
+
+def test_logs_are_searched_and_lead_to_their_trace(page, site):
+    page.goto(f"{site.pages}/logs")
+    expect(page.get_by_text(re.compile(r"^\d+ records"))).to_be_visible()
+    page.get_by_label("Contains").fill("there is no such text")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("No log records match.")).to_be_visible()
+    fine(page)
+
+
+def test_a_service_is_silenced_and_heard_again(page, site):
+    page.goto(f"{site.pages}/silences")
+    expect(page.get_by_text("Nothing is silenced.")).to_be_visible()
+    page.get_by_label("Service", exact=True).fill("llm-*")
+    page.keyboard.press("Enter")
+    page.get_by_label("Why").fill("planned work")
+    page.get_by_role("button", name="Silence").click()
+    expect(page.get_by_text("llm-* — planned work")).to_be_visible()
+    page.get_by_role("button", name="End now").click()
+    expect(page.get_by_text("Nothing is silenced.")).to_be_visible()
+    fine(page)
+
+
 def test_a_service_shows_latency_traffic_errors_and_operations(page, site):
     page.goto(f"{site.pages}/?service=llm-engine")
     expect(page.get_by_text("version: 0.11.0 · instance: llm-engine-0 · host: gpu-node-1")).to_be_visible()
