@@ -43,12 +43,14 @@ class Plan:
     away_s: float = 60.0
     pause_s: float = 2.0
     patience_s: float = PATIENCE_S
+    disks: bool = True  # small ones, which can be full, where they may be mounted
+    faults: tuple[str, ...] = ()  # in this order; else all kinds, by chance
 
 
 def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[str], None] = lambda text: None) -> Any:
     """The books after the siege; `problems` is empty where all is well."""
     chance = random.Random(plan.seed)
-    deployment = Deployment(folder, stream, store)
+    deployment = Deployment(folder, stream, store, disks=plan.disks)
     began = time.monotonic()
     try:
         load = Load(deployment.senders(), seed=plan.seed, exports_per_s=plan.exports_per_s)
@@ -82,8 +84,8 @@ def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[st
 
 def _attack(deployment: Deployment, plan: Plan, chance: random.Random, say: Callable[[str], None]) -> dict[str, int]:
     faults = _faults(deployment, plan, chance)
-    happened = dict.fromkeys(faults, 0)
-    deck: list[str] = []
+    happened = dict.fromkeys(plan.faults or faults, 0)
+    deck = list(plan.faults[::-1])
     while deployment.kills < plan.kills or not all(happened.values()):
         if not deck:  # each kind before any comes again
             deck = chance.sample(sorted(faults), len(faults))
@@ -194,11 +196,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", help="one deployment, e.g. kafka+clickhouse")
     parser.add_argument("--exports-per-s", type=float, default=40.0)
     parser.add_argument("--away-s", type=float, default=60.0, help="how long the store stays away once [60]")
+    parser.add_argument("--no-disks", action="store_true", help="mount no small disks to fill")
     options = parser.parse_args(arguments)
     chosen = [pair for pair in DEPLOYMENTS if options.only in (None, "+".join(pair))]
     results = []
     for n, (stream, store) in enumerate(chosen):
-        plan = Plan(-(-options.kills // len(chosen)), options.seed + n, options.exports_per_s, away_s=options.away_s)
+        plan = Plan(-(-options.kills // len(chosen)), options.seed + n, options.exports_per_s, away_s=options.away_s,
+                    disks=not options.no_disks)  # fmt: skip
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             results.append(besiege(Path(folder), stream, store, plan, _tell(f"{stream}+{store}")))
     whole = {"seed": options.seed, "kills": sum(result["kills"] for result in results), "deployments": results}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from observe.interfaces import Consumer, Producer
 from observe.settings import KafkaSettings
 from observe.stream.kafka import KafkaStream
 from observe.types import Batch, BatchLimits
-from tests.fixtures.kafka import KafkaBroker, resolve, why_not
+from tests.fixtures.kafka import PASSWORD, USER, KafkaBroker, resolve, why_not
 
 pytestmark = pytest.mark.kafka
 
@@ -29,9 +30,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
             pytest.fail(reason)
         pytest.skip(reason)
     resolve()
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka-away"))
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka-away"), secured=True)
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def running(broker: KafkaBroker) -> KafkaBroker:
+    """The broker, started, with its topics."""
+    if not broker.pid:
+        broker.start()
+    KafkaStream(broker.bootstrap, KafkaSettings(partitions=1, client=SHORT)).admin().migrate()
+    return broker
 
 
 def test_brokers_may_be_away_at_the_start_and_later(broker: KafkaBroker) -> None:
@@ -71,14 +81,72 @@ def test_brokers_may_be_away_at_the_start_and_later(broker: KafkaBroker) -> None
     consumer.close()
 
 
-def test_a_topic_with_a_smaller_limit_is_named(broker: KafkaBroker) -> None:
-    roomy = KafkaStream(broker.bootstrap, KafkaSettings(max_message_bytes=32 * 2**20))
+def test_a_member_that_stood_still_while_the_store_was_away_reads_on(running: KafkaBroker) -> None:
+    settings = KafkaSettings(partitions=1, client={**SHORT, "max.poll.interval.ms": "3000"})
+    stream = KafkaStream(running.bootstrap, settings)
+    producer, consumer = stream.producer(), stream.consumer("still", ["otlp_metrics"], BatchLimits(max_age_s=0.1))
+    producer.send("otlp_metrics", b"0").result(10)
+    batch = _next(consumer)
+    consumer.intend(batch)
+    consumer.heartbeat()  # the store is away: nothing is read meanwhile
+    time.sleep(5.0)  # the group goes on without this member
+    with contextlib.suppress(Lost):
+        consumer.commit(batch)
+    producer.send("otlp_metrics", b"1").result(10)
+    seen = []
+    while not seen or seen[-1] != b"1":
+        seen += [record.value for record in _next(consumer).records]
+    assert seen in ([b"0", b"1"], [b"1"])
+    producer.close()
+    consumer.close()
+
+
+def test_a_topic_with_a_smaller_limit_is_named(running: KafkaBroker) -> None:
+    roomy = KafkaStream(running.bootstrap, KafkaSettings(max_message_bytes=32 * 2**20))
     with pytest.raises(Misconfigured, match=r"kafka\.max_message_bytes = 33554432: topic otlp_\w+ takes \d+ at most"):
         roomy.admin().migrate()
     producer = roomy.producer()
     with pytest.raises(BadRecord, match=r"max\.message\.bytes"):
         producer.send("otlp_spans", os.urandom(20 * 2**20)).result(10)
     producer.close()
+
+
+def secured(broker: KafkaBroker, **changes: str) -> KafkaStream:
+    """As an operator writes it under [kafka.client]."""
+    client = {
+        "security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN", "sasl.username": USER, "sasl.password": PASSWORD,
+        "ssl.ca.location": str(broker.ca),
+    }  # fmt: skip
+    return KafkaStream(broker.secured_bootstrap, KafkaSettings(partitions=1, client={**SHORT, **client, **changes}))
+
+
+def test_tls_and_a_password(running: KafkaBroker) -> None:
+    stream = secured(running)
+    assert stream.admin().migrate() == []
+    before = {(s.topic, s.partition): s.end for s in stream.admin().partitions("secured")}
+    producer, consumer = stream.producer(), stream.consumer("secured", ["otlp_logs"], BatchLimits(max_age_s=0.1))
+    producer.send("otlp_logs", b"a secret").result(15)
+    batch = _next(consumer)
+    consumer.intend(batch)
+    consumer.commit(batch)
+    assert [record.value for record in batch.records] == [b"a secret"]
+    after = {(s.topic, s.partition): s.committed for s in stream.admin().partitions("secured")}
+    assert after["otlp_logs", 0] == before["otlp_logs", 0] + 1
+    producer.close()
+    consumer.close()
+
+
+def test_a_wrong_password_stops_the_start_and_is_named(running: KafkaBroker) -> None:
+    stream = secured(running, **{"sasl.password": "guessed"})
+    with pytest.raises(Misconfigured, match=r"kafka\.client.*[Aa]uthentication"):
+        stream.admin().migrate()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_named(running: KafkaBroker, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"kafka\.client.*certificate"):
+        secured(running, **{"ssl.ca.location": "probe"}).admin().migrate()
+    with pytest.raises(Misconfigured, match=r"kafka\.client.*ssl\.ca\.location"):
+        secured(running, **{"ssl.ca.location": str(tmp_path / "nowhere.pem")}).admin()
 
 
 def test_settings_that_librdkafka_does_not_know_are_named() -> None:

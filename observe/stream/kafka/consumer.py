@@ -157,8 +157,8 @@ class KafkaConsumer:
         for p in partitions:
             self._partitions[p.topic, p.partition] = _Partition()
             self._rotation.append((p.topic, p.partition))
-        if self._paused:
-            consumer.pause(partitions)
+        # librdkafka remembers that a partition was paused when it was held before: it would come back silent.
+        (consumer.pause if self._paused else consumer.resume)(partitions)
         self._asked = float("-inf")
 
     def _revoked(self, consumer: Any, partitions: list[TopicPartition]) -> None:
