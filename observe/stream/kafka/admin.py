@@ -32,7 +32,9 @@ class KafkaAdmin:
     def __init__(self, brokers: str, settings: KafkaSettings) -> None:
         self._brokers = brokers
         self._settings = settings
-        self._admin = config.connect(kafka.AdminClient, config.client(brokers, settings))
+        self._refusal: KafkaError | None = None  # librdkafka tells the reason apart from the call that fails by it
+        wanted = config.client(brokers, settings) | {"error_cb": self._heard}
+        self._admin = config.connect(kafka.AdminClient, wanted)
         self._counting = threading.Lock()
         self._counted: dict[Key, deque[tuple[int, int]]] = {}  # offset and items of pending records, by partition
         self._read_to: dict[Key, int] = {}
@@ -80,8 +82,15 @@ class KafkaAdmin:
         try:
             metadata = self._admin.list_topics(timeout=ASK_S)
         except KafkaException as error:
-            raise config.unavailable("cannot list topics", error) from error
+            self._admin.poll(0)
+            raise config.unavailable("cannot list topics", self._refusal or error) from error
+        self._refusal = None
         return {name: sorted(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+    def _heard(self, error: KafkaError) -> None:
+        config.log_error(error)
+        if config.refused(error):
+            self._refusal = error
 
     def _create(self, topic: str) -> list[str]:
         ours = self._settings

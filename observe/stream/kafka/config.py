@@ -61,7 +61,7 @@ def client(brokers: str, settings: KafkaSettings) -> dict[str, Any]:
         "client.id": "observe",
         "reconnect.backoff.max.ms": 2000,
         "topic.metadata.refresh.interval.ms": 10_000,  # topics that are created later are found soon
-        "error_cb": _log_error,
+        "error_cb": log_error,
         **settings.client,
     }
 
@@ -112,10 +112,15 @@ def connect(make: Any, config: Mapping[str, Any]) -> Any:
 def unavailable(what: str, error: KafkaError | KafkaException) -> ObserveError:
     """The error of ours for one of Kafka's."""
     reason = error.args[0] if isinstance(error, KafkaException) else error
-    if reason.code() in REFUSALS:
+    if refused(reason):
         return Misconfigured(f"stream, kafka.client: {what}: {reason.str()}")
     return Unavailable(f"Kafka: {what}: {reason.str()}")
 
 
-def _log_error(error: KafkaError) -> None:
+def refused(error: KafkaError) -> bool:
+    """Whether only a person can help: a wrong password, a missing right, a certificate that nobody vouches for."""
+    return error.code() in REFUSALS or (error.code() == KafkaError._SSL and "certificate" in error.str())
+
+
+def log_error(error: KafkaError) -> None:
     log.log(logging.ERROR if error.code() in REFUSALS or error.fatal() else logging.INFO, "%s", error.str())
