@@ -64,6 +64,9 @@ class RetentionSettings(Section):
     logs_days: int = Field(14, ge=1, description="likewise")
     metrics_days: int = Field(30, ge=1, description="likewise")
     rollups_days: int = Field(90, ge=1, description="windows, edges, incidents")
+    operations: int = Field(
+        200, ge=1, description="distinct operations of a service that rollups tell apart; the rest is `(other)`"
+    )
     diagnoses_days: int = Field(30, ge=1, description="what diagnoses were made from, for audits and replays")
 
 

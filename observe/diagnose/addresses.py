@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import polars as pl
@@ -18,14 +18,14 @@ def resolved(edges: pl.DataFrame, selfs: pl.DataFrame) -> pl.DataFrame:
     unseen = edges.filter(pl.col("server_sum_ms").is_null())
     if not unseen.height:
         return edges
-    named = set(selfs["service"].unique().to_list())
+    named = _names(selfs["service"].unique().to_list())
     places = _places(selfs)
     found: dict[str, dict[str, str]] = {"database": {}, "": {}}
     for callee, connection in unseen.select("callee", "connection").unique().iter_rows():
         # A database beside a service has the address of its host, so only a name of its own makes it one.
         kind = "database" if connection == "database" else ""
         service = _service(callee, named, {} if kind else places)
-        if service is not None:
+        if service not in (None, callee):
             found[kind][callee] = service
     if not any(found.values()):
         return edges
@@ -34,13 +34,20 @@ def resolved(edges: pl.DataFrame, selfs: pl.DataFrame) -> pl.DataFrame:
     return edges.with_columns(callee=pl.when(pl.col("server_sum_ms").is_null()).then(name).otherwise("callee"))
 
 
-def _service(address: str, named: set[str], places: dict[str, str]) -> str | None:
+def _names(services: Iterable[str]) -> dict[str, str]:
+    """Services by their whole names, and by their names without the namespace where only one has that."""
+    whole = {service: service for service in services}
+    bare = Counter(service.rpartition("/")[2] for service in whole)
+    return {service.rpartition("/")[2]: service for service in whole if bare[service.rpartition("/")[2]] == 1} | whole
+
+
+def _service(address: str, named: dict[str, str], places: dict[str, str]) -> str | None:
     if address in named:
-        return None
+        return named[address]
     host = address.split(":")[0]
     first = host.split(".")[0]
     if first in named:
-        return first
+        return named[first]
     return next((places[name] for name in (address, host, first) if name in places), None)
 
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from clickhouse_connect.driver.client import Client
 
 from observe.settings import RetentionSettings
-from observe.store import otlp
+from observe.store import operations, otlp
 from observe.types import SIGNALS
 
 RECORD = """
@@ -50,6 +50,7 @@ def migrations() -> Iterator[tuple[str, list[str]]]:
     for file in sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name):
         text = re.sub(r"^ *\{(\w+)\}(;?)$", _part, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
         text = re.sub(r"\{otlp_(\w+)(?::(\w+))?\}", _columns, text)
+        text = text.replace("{operation_of_span_name}", operations.FROM_SPAN_NAME)
         yield file.name.removesuffix(".sql"), statements(text)
 
 
@@ -88,6 +89,7 @@ def apply(client: Client, retention: RetentionSettings) -> list[str]:
         client.command(f"INSERT INTO migrations (Name) VALUES ('{name}')")
         applied.append(name)
     apply_retention(client, retention)
+    client.command(f"CREATE OR REPLACE VIEW operation_limit AS SELECT {retention.operations} AS Operations")
     return applied
 
 

@@ -17,6 +17,7 @@ from observe.interfaces import Store
 from observe.store import topology as spans
 from observe.store.aliases import spellings
 from observe.store.aliases import values as same
+from observe.store.operations import OF_SPAN, of_service
 from observe.store.rollups import sql as query_text
 from observe.store.windows import POINT_LOOKBACK_S
 from observe.types import WINDOW_NS, Incident, Json
@@ -37,15 +38,17 @@ _IN_RANGE = (
     "Timestamp >= fromUnixTimestamp64Nano({from_ns:Int64}) AND Timestamp < fromUnixTimestamp64Nano({to_ns:Int64})"
 )
 _ERRED = "StatusCode IN ('Error', 'STATUS_CODE_ERROR')"  # the second was written by exporters until 2024
+# As a rollup names it, or as the span itself does.
+_OF_OPERATION = f"(SpanName = {{operation:String}} OR {OF_SPAN} = {{operation:String}})"
 _LIMITS = "SETTINGS max_execution_time = 20"
 
 _TRACES = """
 SELECT TraceId AS trace_id,
-       argMin(ServiceName, (ParentSpanId != '', Timestamp)) AS service,
+       argMin(Service, (ParentSpanId != '', Timestamp)) AS service,
        argMin(SpanName, (ParentSpanId != '', Timestamp)) AS operation,
        toUnixTimestamp64Nano(min(Timestamp)) AS start_ns,
        max(toUnixTimestamp64Nano(Timestamp) + toInt64(Duration)) AS end_ns,
-       count() AS spans, countIf({erred}) AS errors, arraySort(groupUniqArray(ServiceName)) AS services
+       count() AS spans, countIf({erred}) AS errors, arraySort(groupUniqArray(Service)) AS services
 FROM otel_traces
 WHERE Timestamp >= fromUnixTimestamp64Nano({{wide_from_ns:Int64}})
   AND Timestamp < fromUnixTimestamp64Nano({{wide_to_ns:Int64}})
@@ -54,7 +57,7 @@ WHERE Timestamp >= fromUnixTimestamp64Nano({{wide_from_ns:Int64}})
 GROUP BY TraceId {limits}"""
 
 _SPANS = """
-SELECT SpanId AS span_id, ParentSpanId AS parent_span_id, ServiceName AS service, SpanName AS operation,
+SELECT SpanId AS span_id, ParentSpanId AS parent_span_id, Service AS service, SpanName AS operation,
        SpanKind AS kind, toUnixTimestamp64Nano(Timestamp) AS start_ns, Duration AS duration_ns, StatusCode AS status,
        StatusMessage AS status_message, TraceState AS trace_state, ScopeName AS scope, ScopeVersion AS scope_version,
        toJSONString(SpanAttributes) AS attributes, toJSONString(ResourceAttributes) AS resource,
@@ -68,7 +71,7 @@ WHERE TraceId = {trace_id:String}
 ORDER BY Timestamp, SpanId LIMIT {limit:UInt32} """
 
 _LOGS = """
-SELECT toUnixTimestamp64Nano(Timestamp) AS at_ns, ServiceName AS service, SeverityText AS severity,
+SELECT toUnixTimestamp64Nano(Timestamp) AS at_ns, Service AS service, SeverityText AS severity,
        SeverityNumber AS severity_number, Body AS body, TraceId AS trace_id, SpanId AS span_id,
        EventName AS event_name, toJSONString(LogAttributes) AS attributes, toJSONString(ResourceAttributes) AS resource
 FROM otel_logs WHERE {where} ORDER BY Timestamp DESC LIMIT {{limit:UInt32}} {limits}"""
@@ -95,15 +98,15 @@ _INCIDENT = "SELECT Body AS body FROM incidents FINAL WHERE Id = {id:String}"
 _METRIC_TABLES = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 _METRICS = """
 SELECT MetricName AS metric, kind, any(MetricUnit) AS unit, any(MetricDescription) AS description,
-       arraySort(groupUniqArray(1000)(ServiceName)) AS services, sum(points) AS points
+       arraySort(groupUniqArray(1000)(Service)) AS services, sum(points) AS points
 FROM ({tables}) GROUP BY MetricName, kind ORDER BY MetricName, kind LIMIT {{limit:UInt32}} {limits}"""
 _METRICS_OF = """
 SELECT MetricName, '{kind}' AS kind, any(MetricUnit) AS MetricUnit, any(MetricDescription) AS MetricDescription,
-       ServiceName, count() AS points
+       Service, count() AS points
 FROM otel_metrics_{kind}
 WHERE TimeUnix >= fromUnixTimestamp64Nano({{from_ns:Int64}}) AND TimeUnix < fromUnixTimestamp64Nano({{to_ns:Int64}})
-  AND ({{service:String}} = '' OR ServiceName = {{service:String}})
-GROUP BY MetricName, ServiceName"""
+  AND ({{service:String}} = '' OR Service = {{service:String}})
+GROUP BY MetricName, Service"""
 
 
 class Reader:
@@ -200,13 +203,13 @@ class Reader:
         conditions = [_IN_RANGE]
         values: dict[str, object] = {"from_ns": from_ns, "to_ns": to_ns, "limit": limit}
         values |= {"wide_from_ns": max(0, from_ns - TRACE_MARGIN_NS), "wide_to_ns": to_ns + TRACE_MARGIN_NS}
-        for column, kind, name, value in (
-            ("ServiceName = {}", "String", "service", service),
-            ("SpanName = {}", "String", "operation", operation),
-            ("Duration >= {}", "UInt64", "min_duration_ns", int(min_duration_ms * 1e6)),
+        for condition, name, value in (
+            (of_service(), "service", service),
+            (_OF_OPERATION, "operation", operation),
+            ("Duration >= {min_duration_ns:UInt64}", "min_duration_ns", int(min_duration_ms * 1e6)),
         ):
             if value:
-                conditions.append(column.format(f"{{{name}:{kind}}}"))
+                conditions.append(condition)
                 values[name] = value
         if errors_only:
             conditions.append(_ERRED)
@@ -252,7 +255,7 @@ class Reader:
         conditions = [_IN_RANGE]
         values: dict[str, object] = {"from_ns": from_ns, "to_ns": to_ns, "limit": limit}
         for condition, name, value in (
-            ("ServiceName = {service:String}", "service", service),
+            (of_service(), "service", service),
             ("TraceId = {trace_id:String}", "trace_id", trace_id.lower()),
             ("positionCaseInsensitiveUTF8(Body, {text:String}) > 0", "text", text),
             ("SeverityNumber >= {severity:UInt8}", "severity", SEVERITIES.get(severity, 0)),

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from observe.store import operations
 from observe.store.aliases import expand
 from observe.types import WINDOW_NS
 
@@ -39,7 +40,7 @@ def sql(name: str) -> str:
     if name == "edge_windows":
         for part in ("direct_edges", "link_edges", "virtual_edges"):
             text = text.replace(f"{{{part}}}", sql(part))
-    return expand(text)
+    return expand(text).replace("<<operation>>", operations.OF_SPAN).replace("<<of service>>", operations.of_service())
 
 
 @dataclass(frozen=True, slots=True)

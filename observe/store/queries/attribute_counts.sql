@@ -6,7 +6,7 @@ WITH
             TraceId, max(if({slower_than_ns:UInt64} = 0, StatusCode = 'Error', Duration > {slower_than_ns:UInt64})) AS is_bad,
             max(toUnixTimestamp(Window) >= {after_from:UInt32}) AS is_after
         FROM otel_traces
-        WHERE ServiceName = {service:String} AND SpanName = {operation:String} AND SpanKind = {kind:String}
+        WHERE <<of service>> AND <<operation>> = {operation:String} AND SpanKind = {kind:String}
             AND (Window >= toDateTime({before_from:UInt32}, 'UTC') AND Window < toDateTime({before_to:UInt32}, 'UTC')
                 OR Window >= toDateTime({after_from:UInt32}, 'UTC') AND Window < toDateTime({after_to:UInt32}, 'UTC'))
             AND cityHash64(TraceId) % {every:UInt32} = 0
@@ -24,22 +24,22 @@ SELECT * FROM (
         countIf(is_bad AND is_after) AS bad, countIf(NOT is_bad AND is_after) AS good,
         countIf(is_bad AND NOT is_after) AS bad_before, countIf(NOT is_bad AND NOT is_after) AS good_before
     FROM (
-        SELECT TraceId, ServiceName AS service, arrayJoin(groupUniqArrayArray(pairs)) AS pair
+        SELECT TraceId, Service AS service, arrayJoin(groupUniqArrayArray(pairs)) AS pair
         FROM (
-            SELECT TraceId, ServiceName, arrayMap(
+            SELECT TraceId, Service, arrayMap(
                 p -> (p.1, if(match(p.1, '(tokens|size|length|bytes|count|rows)$') AND toFloat64OrZero(p.2) >= 16,
                     concat(toString(toUInt64(exp2(floor(log2(toFloat64OrZero(p.2)))))), ' or more, less than ',
                         toString(toUInt64(exp2(floor(log2(toFloat64OrZero(p.2))) + 1)))), substring(p.2, 1, 200))),
                 arrayConcat(
                     arrayZip(mapKeys(SpanAttributes), mapValues(SpanAttributes)),
                     arrayZip(mapKeys(ResourceAttributes), mapValues(ResourceAttributes)),
-                    [('service', ServiceName), ('operation', SpanName)])) AS pairs
+                    [('service', Service), ('operation', Operation)])) AS pairs
             FROM otel_traces
             WHERE Window >= toDateTime({before_from:UInt32} - 60, 'UTC')
                 AND Window < toDateTime({after_to:UInt32} + 60, 'UTC')
                 AND cityHash64(TraceId) % {every:UInt32} = 0 AND TraceId IN (SELECT TraceId FROM requests)
         )
-        GROUP BY TraceId, ServiceName
+        GROUP BY TraceId, Service
     ) AS seen
     INNER JOIN requests ON seen.TraceId = requests.TraceId
     WHERE pair.2 != ''

@@ -11,7 +11,7 @@ SELECT
 FROM (
     SELECT
         cityHash64(TraceId, SpanId) AS id, cityHash64(TraceId, ParentSpanId) AS parent_id,
-        toUnixTimestamp(Window) AS window_s, ServiceName AS service, SpanName AS operation, SpanKind AS kind,
+        toUnixTimestamp(Window) AS window_s, Service AS service, <<operation>> AS operation, SpanKind AS kind,
         Duration AS duration, StatusCode = 'Error' AS failed,
         least({lookback:UInt32}, greatest({reach:UInt32}, toUInt32(intDiv(Duration, 1000000000)) + 20)) AS reach_s
     FROM otel_traces
@@ -20,8 +20,8 @@ FROM (
 ) AS child
 LEFT ANY JOIN (
     SELECT
-        cityHash64(TraceId, SpanId) AS id, toUnixTimestamp(Window) AS window_s, ServiceName AS service,
-        SpanName AS operation, SpanKind AS kind, Duration AS duration, StatusCode = 'Error' AS failed,
+        cityHash64(TraceId, SpanId) AS id, toUnixTimestamp(Window) AS window_s, Service AS service,
+        <<operation>> AS operation, SpanKind AS kind, Duration AS duration, StatusCode = 'Error' AS failed,
         least({lookback:UInt32}, greatest({reach:UInt32}, toUInt32(intDiv(Duration, 1000000000)) + 20)) AS reach_s
     FROM otel_traces
     WHERE Window >= toDateTime({first:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')

@@ -3,25 +3,25 @@
 WITH
     points AS (
         SELECT
-            Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels, 'gauge' AS Kind,
+            Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, 'gauge' AS Kind,
             arraySort(groupUniqArray((toUnixTimestamp64Nano(TimeUnix), Value)).2) AS xs
         FROM (
-            SELECT Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels, TimeUnix, Value, Flags
+            SELECT Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, TimeUnix, Value, Flags
             FROM otel_metrics_gauge
             WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
             UNION ALL
-            SELECT Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels, TimeUnix, Value, Flags
+            SELECT Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, TimeUnix, Value, Flags
             FROM otel_metrics_sum
             WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
                 AND NOT IsMonotonic AND AggregationTemporality != 1
         )
         -- The flag says that there is no value; DCGM says so with numbers near the largest integer.
         WHERE bitAnd(Flags, 1) = 0 AND Value < 9223372036854775792 AND isFinite(Value)
-        GROUP BY Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels
+        GROUP BY Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels
     ),
     rates AS (
         SELECT
-            Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels, 'counter' AS Kind,
+            Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, 'counter' AS Kind,
             arraySort(groupArray(rate)) AS xs
         FROM (
             SELECT
@@ -37,7 +37,7 @@ WITH
                     NULL) AS rate
             FROM (
                 SELECT
-                    Series, Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels, Value,
+                    Series, Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, Value,
                     toUnixTimestamp64Nano(TimeUnix) AS time_ns, toUnixTimestamp64Nano(StartTimeUnix) AS start_ns
                 FROM otel_metrics_sum
                 WHERE Window >= toDateTime({from:UInt32} - {lookback:UInt32} - 10, 'UTC')
@@ -50,19 +50,19 @@ WITH
             WINDOW series AS (PARTITION BY Series ORDER BY time_ns)
         )
         WHERE rate IS NOT NULL AND Window >= toDateTime({from:UInt32}, 'UTC')
-        GROUP BY Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels
+        GROUP BY Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels
     ),
     deltas AS (
         SELECT
-            Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels, 'counter' AS Kind,
+            Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, 'counter' AS Kind,
             [arraySum(arraySort(groupUniqArray((toUnixTimestamp64Nano(TimeUnix), Value)).2)) / 10] AS xs
         FROM otel_metrics_sum
         WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
             AND AggregationTemporality = 1 AND bitAnd(Flags, 1) = 0 AND Value < 9223372036854775792 AND isFinite(Value)
-        GROUP BY Window, ServiceName, Instance, Host, HwId, MetricName, MetricUnit, Labels
+        GROUP BY Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels
     )
 SELECT
-    toInt64(toUnixTimestamp(Window)) * 1000000000 AS window_start_ns, ServiceName AS service, Instance AS instance,
+    toInt64(toUnixTimestamp(Window)) * 1000000000 AS window_start_ns, Service AS service, Instance AS instance,
     Host AS host, HwId AS hw_id, MetricName AS metric, MetricUnit AS unit, Labels AS labels, Kind AS kind,
     toUInt64(length(xs)) AS samples, assumeNotNull(arraySum(xs)) / length(xs) AS value_avg,
     assumeNotNull(arrayMin(xs)) AS value_min, assumeNotNull(arrayMax(xs)) AS value_max

@@ -12,7 +12,7 @@ FROM (
     FROM (
         SELECT
             cityHash64(TraceId, SpanId) AS id, TraceId, ParentSpanId, toUnixTimestamp(Window) AS window_s,
-            ServiceName AS service, SpanName AS operation, Duration AS duration, StatusCode = 'Error' AS failed,
+            Service AS service, <<operation>> AS operation, Duration AS duration, StatusCode = 'Error' AS failed,
             least({lookback:UInt32}, greatest({reach:UInt32}, toUInt32(intDiv(Duration, 1000000000)) + 20)) AS reach_s,
             arrayJoin(arrayDistinct(arrayZip(`Links.TraceId`, `Links.SpanId`))) AS link
         FROM otel_traces
@@ -24,8 +24,8 @@ FROM (
 ) AS consumer
 LEFT ANY JOIN (
     SELECT
-        cityHash64(TraceId, SpanId) AS id, toUnixTimestamp(Window) AS window_s, ServiceName AS service,
-        SpanName AS operation, StatusCode = 'Error' AS failed
+        cityHash64(TraceId, SpanId) AS id, toUnixTimestamp(Window) AS window_s, Service AS service,
+        <<operation>> AS operation, StatusCode = 'Error' AS failed
     FROM otel_traces
     WHERE Window >= toDateTime({first:UInt32}, 'UTC') AND Window <= toDateTime({to:UInt32} - 10 + {slack:UInt32}, 'UTC')
         AND SpanKind IN ('Producer', 'Client')

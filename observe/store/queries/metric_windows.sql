@@ -9,7 +9,7 @@ WITH
         0) AS unit_ms,
     points AS (
         SELECT
-            Series, Window, ServiceName, MetricName, ResourceAttributes['service.version'] AS version,
+            Series, Window, Service, MetricName, ResourceAttributes['service.version'] AS version,
             Attributes['error.type'] != '' AS failed, AggregationTemporality AS temporality,
             toUnixTimestamp64Nano(TimeUnix) AS time_ns, toUnixTimestamp64Nano(StartTimeUnix) AS start_ns,
             Count AS n, Sum * unit_ms AS sum_ms,
@@ -26,7 +26,7 @@ WITH
             AND Window < toDateTime({to:UInt32}, 'UTC') AND unit_ms > 0 AND bitAnd(Flags, 1) = 0
         UNION ALL
         SELECT
-            Series, Window, ServiceName, MetricName, ResourceAttributes['service.version'], Attributes['error.type'] != '',
+            Series, Window, Service, MetricName, ResourceAttributes['service.version'], Attributes['error.type'] != '',
             AggregationTemporality, toUnixTimestamp64Nano(TimeUnix), toUnixTimestamp64Nano(StartTimeUnix), Count,
             Sum * unit_ms,
             arrayConcat([0.001], arrayMap(i -> exp2((PositiveOffset + i - 0.51) * exp2(-Scale)) * unit_ms,
@@ -38,7 +38,7 @@ WITH
     ),
     gains AS (
         SELECT
-            Window, ServiceName, MetricName, version, failed,
+            Window, Service, MetricName, version, failed,
             -- Counters that fell have begun anew; buckets that moved (another scale or offset) are met by their middle.
             temporality = 1 OR before_ns = 0 OR n < before_n AS anew,
             temporality = 1 OR (before_ns > 0 AND time_ns - before_ns <= {lookback:Int64} * 1000000000)
@@ -62,11 +62,11 @@ WITH
         WHERE Window >= toDateTime({from:UInt32}, 'UTC')
     )
 SELECT
-    toInt64(toUnixTimestamp(Window)) * 1000000000 AS window_start_ns, ServiceName AS service, MetricName AS operation,
+    toInt64(toUnixTimestamp(Window)) * 1000000000 AS window_start_ns, Service AS service, MetricName AS operation,
     'Metric' AS kind, version, sum(gain) AS requests, sumIf(gain, failed) AS errors,
     arraySum(arraySort(groupArray(sum_gain_ms))) AS duration_sum_ms,
     CAST(arrayFilter(b -> b.2 > 0, arrayZip((sumMap(places, gained) AS b).1, b.2)),
         'Array(Tuple(bucket Int16, count UInt64))') AS latency_buckets
 FROM gains
 WHERE known AND gain > 0
-GROUP BY Window, ServiceName, MetricName, version
+GROUP BY Window, Service, MetricName, version

@@ -25,7 +25,7 @@ FROM (
             Window, toUnixTimestamp(Window) AS window_s, TraceId, cityHash64(TraceId, SpanId) AS id,
             toUnixTimestamp64Nano(Timestamp) AS start_ns, Duration, StatusCode = 'Error' AS failed,
             least({lookback:UInt32}, greatest({reach:UInt32}, toUInt32(intDiv(Duration, 1000000000)) + 20)) AS reach_s,
-            ServiceName, SpanName, SpanKind,
+            Service AS ServiceName, <<operation>> AS SpanName, SpanKind,
             ResourceAttributes['service.version'] AS ServiceVersion,
             ResourceAttributes['service.instance.id'] AS Instance,
             ResourceAttributes['host.name'] AS Host

@@ -10,8 +10,8 @@ SELECT
     CAST(NULL, 'Nullable(UInt64)') AS server_ns
 FROM (
     SELECT
-        cityHash64(TraceId, SpanId) AS id, toUnixTimestamp(Window) AS window_s, ServiceName AS service,
-        SpanName AS operation, Duration AS duration, StatusCode = 'Error' AS failed,
+        cityHash64(TraceId, SpanId) AS id, toUnixTimestamp(Window) AS window_s, Service AS service,
+        <<operation>> AS operation, Duration AS duration, StatusCode = 'Error' AS failed,
         least({lookback:UInt32}, greatest({reach:UInt32}, toUInt32(intDiv(Duration, 1000000000)) + 20)) AS reach_s,
         SpanAttributes AS a,
         arrayFirst(name -> name != '', [
@@ -32,7 +32,7 @@ FROM (
 LEFT ANY JOIN (
     SELECT
         cityHash64(TraceId, ParentSpanId) AS id,
-        groupArray((ServiceName, SpanKind IN ('Client', 'Producer'), toUnixTimestamp(Window))) AS children
+        groupArray((Service, SpanKind IN ('Client', 'Producer'), toUnixTimestamp(Window))) AS children
     FROM otel_traces
     WHERE Window >= toDateTime({first:UInt32}, 'UTC') AND Window <= toDateTime({to:UInt32} - 10 + {slack:UInt32}, 'UTC')
         AND ParentSpanId != ''
