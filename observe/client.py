@@ -73,6 +73,10 @@ class Client:
     def services(self, from_ns: int | None = None, to_ns: int | None = None) -> list[Json]:
         return self._list("services", "services", _range(from_ns, to_ns))
 
+    def operations(self, service: str = "", from_ns: int | None = None, to_ns: int | None = None) -> list[Json]:
+        """Operations that stand for several span names."""
+        return self._list("operations", "operations", {"service": service or None, **_range(from_ns, to_ns)})
+
     def graph(self, at_ns: int | None = None, *, span_s: int | None = None, detail: str = "all") -> Json:
         return self._get("graph", {"at": _time(at_ns), "span_s": span_s, "detail": detail})
 

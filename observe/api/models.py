@@ -162,6 +162,19 @@ class Services(Answer):
     services: list[Service]
 
 
+class NamedTogether(Answer):
+    service: str
+    operation: str = Field(description="(other): beyond the limit; with {id} in the place of what differs")
+    spans: int
+    names: int = Field(description="distinct span names, about")
+    examples: list[str] = Field(description="names as they were sent")
+    beyond_limit: bool
+
+
+class ManyNamed(Answer):
+    operations: list[NamedTogether]
+
+
 class Step(Figures):
     at: str
 

@@ -142,6 +142,11 @@ class AtQuery(Parameters):
     at: Time | None = Field(None, description="default: now")
 
 
+class OperationsQuery(Range):
+    service: Text = Field("", description="default: of all services")
+    limit: int = Field(100, ge=1, le=1000)
+
+
 class TracesQuery(Range):
     service: Text = ""
     operation: Text = ""

@@ -17,6 +17,7 @@ from observe.api.parameters import (
     GraphQuery,
     LogsQuery,
     MetricsQuery,
+    OperationsQuery,
     Range,
     TracesQuery,
     WindowsQuery,
@@ -34,6 +35,11 @@ def router(reader: Reader, clock: Callable[[], int]) -> APIRouter:
     def services(query: Annotated[Range, Query()]) -> Json:
         """Every service of the range: traffic, errors, latency, versions, instances, operations."""
         return {"services": reader.services(*query.settled(clock()))}
+
+    @routes.get("/operations", response_model=models.ManyNamed)
+    def operations(query: Annotated[OperationsQuery, Query()]) -> Json:
+        """Operations that stand for several span names: ids taken out, or more than rollups tell apart."""
+        return {"operations": reader.operations(*query.bounds(clock()), query.service, query.limit)}
 
     @routes.get("/windows", response_model=models.Windows)
     def windows(query: Annotated[WindowsQuery, Query()]) -> Json:

@@ -19,6 +19,17 @@ FROM_SPAN_NAME = "replaceRegexpAll(SpanName, '{}', '\\\\1{{id}}')".format(IDS.re
 OF_SPAN = f"if((Service, Operation) IN (SELECT Service, Operation FROM operations), Operation, '{OTHER}')"
 """SQL: the operation under which rollups count a row of otel_traces."""
 
+OFFENDERS = f"""
+SELECT Service AS service, {OF_SPAN} AS operation, count() AS spans, uniq(SpanName) AS names,
+       arraySort(groupUniqArray(3)(SpanName)) AS examples, operation = '{OTHER}' AS beyond_limit
+FROM otel_traces
+WHERE {{range}} AND ({{{{service:String}}}} = '' OR {{of_service}})
+GROUP BY service, operation
+HAVING names > 1 OR beyond_limit
+ORDER BY beyond_limit DESC, names DESC, service, operation
+LIMIT {{{{limit:UInt32}}}}"""
+"""SQL: operations that stand for several span names, those beyond the limit first."""
+
 
 def of_service(name: str = "service") -> str:
     """SQL: rows of the service in the parameter `name`, by the column that the tables are sorted by and by identity.

@@ -32,7 +32,7 @@ DICTIONARIES = frozenset({"key"})
 
 ORIGIN_FIELD = 1000
 _MESSAGE = re.compile(r"^message (\w+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
-_FIELD = re.compile(r"^\s*(repeated )?(\w+) (\w+) = (\d+);$", re.MULTILINE)
+_FIELD = re.compile(r"^\s*(repeated |optional )?(\w+) (\w+) = (\d+);$", re.MULTILINE)
 _ONEOF = re.compile(r"^\s*oneof (\w+) \{\n(.*?)^\s*\}", re.MULTILINE | re.DOTALL)
 
 
@@ -58,7 +58,7 @@ def columns(signal: Signal) -> str:
 @cache
 def rows(signal: Signal, message: str) -> str:
     """Type of a column that holds a list of one of the schema's messages."""
-    return _column(dict(_MESSAGE.findall(proto(signal))), True, message)
+    return _column(dict(_MESSAGE.findall(proto(signal))), "repeated ", message)
 
 
 def origin(batch: Batch, items: int, oldest_ns: int, newest_ns: int) -> bytes:
@@ -82,8 +82,8 @@ def _members(messages: Mapping[str, str], name: str) -> list[str]:
     """`name Type` of each field. A oneof adds a member that tells which of its fields came: 0 is not nothing."""
     body = messages[name]
     members = [
-        f"{field} {'LowCardinality(String)' if field in DICTIONARIES else _column(messages, bool(repeated), kind)}"
-        for repeated, kind, field, _ in _FIELD.findall(body)
+        f"{field} {'LowCardinality(String)' if field in DICTIONARIES else _column(messages, label, kind)}"
+        for label, kind, field, _ in _FIELD.findall(body)
     ]
     for oneof, choices in _ONEOF.findall(body):
         names = [f"'{field}' = {number}" for _, _, field, number in _FIELD.findall(choices)]
@@ -91,9 +91,11 @@ def _members(messages: Mapping[str, str], name: str) -> list[str]:
     return members
 
 
-def _column(messages: Mapping[str, str], repeated: bool, kind: str) -> str:
+def _column(messages: Mapping[str, str], label: str, kind: str) -> str:
+    """An optional field that did not come is NULL, which is not 0."""
     column = SCALARS.get(kind) or f"Tuple({', '.join(_members(messages, kind))})"
-    return f"Array({column})" if repeated else column
+    around = {"repeated ": "Array({})", "optional ": "Nullable({})"}.get(label, "{}")
+    return around.format(column)
 
 
 def _varint(number: int) -> bytes:

@@ -17,7 +17,7 @@ from observe.interfaces import Store
 from observe.store import topology as spans
 from observe.store.aliases import spellings
 from observe.store.aliases import values as same
-from observe.store.operations import OF_SPAN, of_service
+from observe.store.operations import OF_SPAN, OFFENDERS, of_service
 from observe.store.rollups import sql as query_text
 from observe.store.windows import POINT_LOOKBACK_S
 from observe.types import WINDOW_NS, Incident, Json
@@ -129,6 +129,13 @@ class Reader:
         span = _whole_seconds(from_ns, to_ns)
         places = self._store.query(_PLACES.format(limits=_LIMITS), span)
         return summaries.services(self._windows(sql, span), places, from_ns, to_ns)
+
+    def operations(self, from_ns: int, to_ns: int, service: str = "", limit: int = 100) -> list[Json]:
+        """Operations that stand for several names: ids taken out, or more than the limit; what is counted together
+        first, then those with the most names. `examples` are names as they were sent."""
+        sql = OFFENDERS.format(range=_IN_RANGE, of_service=of_service()) + f" {_LIMITS}"
+        values = {"from_ns": from_ns, "to_ns": to_ns, "service": service, "limit": limit}
+        return [row | {"beyond_limit": bool(row["beyond_limit"])} for row in self._store.query(sql, values).to_dicts()]
 
     def windows(self, service: str, operation: str, from_ns: int, to_ns: int, step_ns: int = 0) -> Json:
         """Latency, traffic and errors of one service ("" operation: all of it) over time."""

@@ -144,3 +144,18 @@ def test_a_name_for_each_span_costs_a_row_for_all(store: ClickHouseStore) -> Non
     names = store.query("SELECT uniqExact(SpanName) AS n FROM otel_traces WHERE ServiceName = 'leak'")["n"][0]
     assert names == spans
     assert store.query("SELECT count() AS n FROM operations WHERE Service = 'leak'")["n"][0] == LIMIT
+
+
+def test_operations_with_many_names_are_listed(store: ClickHouseStore) -> None:
+    spans = [Span("told", f"GET /users/{i}") for i in range(5)] + [Span("told", f"find {i}x") for i in range(20)]
+    insert(store, [*spans, Span("told", "GET /health")])
+    listed = Reader(store).operations(BASE_NS, BASE_NS + WINDOW_NS, "told")
+    assert [(row["operation"], row["spans"], row["names"], row["beyond_limit"]) for row in listed] == [
+        (OTHER, 20 - LIMIT + 2, 20 - LIMIT + 2, True),
+        ("GET /users/{id}", 5, 5, False),
+    ]
+    assert listed[1]["examples"] == sorted(listed[1]["examples"])
+    assert set(listed[1]["examples"]) < {span.name for span in spans}
+    everyone = Reader(store).operations(BASE_NS, BASE_NS + WINDOW_NS)
+    assert everyone[0]["beyond_limit"]
+    assert "told" in {row["service"] for row in everyone}

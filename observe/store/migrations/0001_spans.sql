@@ -21,13 +21,16 @@ CREATE TABLE IF NOT EXISTS otel_traces (
     Events Nested (
         Timestamp DateTime64(9),
         Name LowCardinality(String),
-        Attributes Map(LowCardinality(String), String)
+        Attributes Map(LowCardinality(String), String),
+        DroppedAttributesCount UInt32
     ) CODEC(ZSTD(1)),
     Links Nested (
         TraceId String,
         SpanId String,
         TraceState String,
-        Attributes Map(LowCardinality(String), String)
+        Attributes Map(LowCardinality(String), String),
+        DroppedAttributesCount UInt32,
+        Flags UInt32
     ) CODEC(ZSTD(1)),
     Flags UInt32 DEFAULT 0,
     ResourceSchemaUrl LowCardinality(String) DEFAULT '',
@@ -36,6 +39,14 @@ CREATE TABLE IF NOT EXISTS otel_traces (
     DroppedAttributesCount UInt32 DEFAULT 0,
     DroppedEventsCount UInt32 DEFAULT 0,
     DroppedLinksCount UInt32 DEFAULT 0,
+    ResourceDroppedAttributesCount UInt32 DEFAULT 0,
+    ScopeDroppedAttributesCount UInt32 DEFAULT 0,
+    ResourceEntities LowCardinality(String) DEFAULT '' COMMENT 'entity references as JSON',
+    Service LowCardinality(String) DEFAULT if(ResourceAttributes['service.namespace'] = '', ServiceName,
+        concat(ResourceAttributes['service.namespace'], '/', ServiceName))
+        COMMENT 'with its namespace',
+    Operation LowCardinality(String) DEFAULT {operation_of_span_name}
+        COMMENT 'the span name without ids',
     Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition',
     Window DateTime('UTC') MATERIALIZED
         toDateTime(intDiv(toUnixTimestamp64Nano(Timestamp) + toInt64(Duration), 10000000000) * 10, 'UTC')
@@ -103,10 +114,13 @@ CREATE TABLE IF NOT EXISTS otlp_spans_flat (
     `Events.Timestamp` Array(DateTime64(9)),
     `Events.Name` Array(LowCardinality(String)),
     `Events.Attributes` Array(Map(LowCardinality(String), String)),
+    `Events.DroppedAttributesCount` Array(UInt32),
     `Links.TraceId` Array(String),
     `Links.SpanId` Array(String),
     `Links.TraceState` Array(String),
     `Links.Attributes` Array(Map(LowCardinality(String), String)),
+    `Links.DroppedAttributesCount` Array(UInt32),
+    `Links.Flags` Array(UInt32),
     Flags UInt32,
     ResourceSchemaUrl LowCardinality(String),
     ScopeSchemaUrl LowCardinality(String),
@@ -114,6 +128,10 @@ CREATE TABLE IF NOT EXISTS otlp_spans_flat (
     DroppedAttributesCount UInt32,
     DroppedEventsCount UInt32,
     DroppedLinksCount UInt32,
+    ResourceDroppedAttributesCount UInt32,
+    ScopeDroppedAttributesCount UInt32,
+    ResourceEntities LowCardinality(String),
+    Service LowCardinality(String),
     Origin LowCardinality(String),
     Topic LowCardinality(String),
     Partition Int32,
@@ -137,7 +155,7 @@ SELECT
     (span).name AS SpanName,
     ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'][if(kind BETWEEN 1 AND 5, kind, 0) + 1]
         AS SpanKind,
-    maps[1]['service.name'] AS ServiceName,
+    service AS ServiceName,
     maps[1] AS ResourceAttributes,
     (scope).name AS ScopeName,
     (scope).version AS ScopeVersion,
@@ -148,10 +166,13 @@ SELECT
     arrayMap(t -> fromUnixTimestamp64Nano(reinterpretAsInt64(t)), (events).time_unix_nano) AS `Events.Timestamp`,
     (events).name AS `Events.Name`,
     arraySlice(others, 1, length(events)) AS `Events.Attributes`,
+    (events).dropped_attributes_count AS `Events.DroppedAttributesCount`,
     arrayMap(id -> lower(hex(id)), (links).trace_id) AS `Links.TraceId`,
     arrayMap(id -> lower(hex(id)), (links).span_id) AS `Links.SpanId`,
     (links).trace_state AS `Links.TraceState`,
     arraySlice(others, length(events) + 1) AS `Links.Attributes`,
+    (links).dropped_attributes_count AS `Links.DroppedAttributesCount`,
+    (links).flags AS `Links.Flags`,
     (span).flags AS Flags,
     resource_url AS ResourceSchemaUrl,
     scope_url AS ScopeSchemaUrl,
@@ -159,6 +180,10 @@ SELECT
     (span).dropped_attributes_count AS DroppedAttributesCount,
     (span).dropped_events_count AS DroppedEventsCount,
     (span).dropped_links_count AS DroppedLinksCount,
+    resource_dropped AS ResourceDroppedAttributesCount,
+    (scope).dropped_attributes_count AS ScopeDroppedAttributesCount,
+    entities AS ResourceEntities,
+    identity AS Service,
     concat(topic, '/', toString(partition)) AS Origin,
     topic AS Topic,
     partition AS Partition,
@@ -173,25 +198,35 @@ SELECT
         '') AS Reason
 FROM (
     SELECT
-        topic, partition, oldest_ns, newest_ns, resource_url, scope_url, scope, maps, span,
+        topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, service, identity,
+        scope_url, scope, maps, span,
         (span).trace_id AS trace_id, (span).span_id AS span_id, (span).parent_span_id AS parent_id,
         (span).kind AS kind, (span).status AS status, (status).code AS code,
         (span).start_time_unix_nano AS start_ns, (span).end_time_unix_nano AS end_ns,
         (span).events AS events, (span).links AS links,
         arrayMap(as_map, arrayConcat((events).attributes, (links).attributes)) AS others
     FROM (
-        SELECT topic, partition, oldest_ns, newest_ns, resource_url, scope_url, scope, maps, arrayJoin(spans) AS span
+        SELECT
+            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, service, identity,
+            scope_url, scope, maps, arrayJoin(spans) AS span
         FROM (
             SELECT
-                topic, partition, oldest_ns, newest_ns, resource_url,
+                topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities,
                 (in_scope).schema_url AS scope_url, (in_scope).scope AS scope,
                 arrayMap(as_map, [resource_attributes, (scope).attributes]) AS maps,
+                -- Here, where there are few rows yet, and not for each of what they hold.
+                toLowCardinality(maps[1]['service.name']) AS service,
+                toLowCardinality(if(maps[1]['service.namespace'] = '', service::String,
+                    concat(maps[1]['service.namespace'], '/', service))) AS identity,
                 (in_scope).spans AS spans
             FROM (
                 SELECT
                     (origin).topic AS topic, (origin).partition AS partition,
                     (origin).oldest_ns AS oldest_ns, (origin).newest_ns AS newest_ns,
-                    ((in_resource).resource).attributes AS resource_attributes,
+                    (in_resource).resource AS resource, (resource).attributes AS resource_attributes,
+                    (resource).dropped_attributes_count AS resource_dropped,
+                    toLowCardinality(if(empty((resource).entity_refs), '', toJSONString((resource).entity_refs)))
+                        AS entities,
                     (in_resource).schema_url AS resource_url,
                     arrayJoin((in_resource).scope_spans) AS in_scope
                 FROM (SELECT origin, arrayJoin(resource_spans) AS in_resource FROM otlp_spans_in)

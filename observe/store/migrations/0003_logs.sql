@@ -18,6 +18,13 @@ CREATE TABLE IF NOT EXISTS otel_logs (
     LogAttributes Map(LowCardinality(String), String),
     EventName String,
     ObservedTimestamp DateTime64(9) DEFAULT Timestamp CODEC(Delta, LZ4),
+    Flags UInt32 DEFAULT TraceFlags,
+    ResourceDroppedAttributesCount UInt32 DEFAULT 0,
+    ScopeDroppedAttributesCount UInt32 DEFAULT 0,
+    ResourceEntities LowCardinality(String) DEFAULT '' COMMENT 'entity references as JSON',
+    Service LowCardinality(String) DEFAULT if(ResourceAttributes['service.namespace'] = '', ServiceName,
+        concat(ResourceAttributes['service.namespace'], '/', ServiceName))
+        COMMENT 'with its namespace',
     DroppedAttributesCount UInt32 DEFAULT 0,
     Origin LowCardinality(String) DEFAULT '' COMMENT 'topic/partition',
     -- The logs of a trace.
@@ -49,6 +56,11 @@ CREATE TABLE IF NOT EXISTS otlp_logs_flat (
     EventName String,
     ObservedTimestamp DateTime64(9),
     DroppedAttributesCount UInt32,
+    Flags UInt32,
+    ResourceDroppedAttributesCount UInt32,
+    ScopeDroppedAttributesCount UInt32,
+    ResourceEntities LowCardinality(String),
+    Service LowCardinality(String),
     Origin LowCardinality(String),
     Topic LowCardinality(String),
     Partition Int32,
@@ -68,7 +80,7 @@ SELECT
     toUInt8(bitAnd((record).flags, 255)) AS TraceFlags,
     (record).severity_text AS SeverityText,
     toUInt8(if((record).severity_number BETWEEN 0 AND 24, (record).severity_number, 0)) AS SeverityNumber,
-    maps[1]['service.name'] AS ServiceName,
+    service AS ServiceName,
     text((body).value, (body).string_value, (body).bool_value, (body).int_value, (body).double_value,
         (body).array_value, (body).kvlist_value, (body).bytes_value) AS Body,
     resource_url AS ResourceSchemaUrl,
@@ -81,6 +93,11 @@ SELECT
     (record).event_name AS EventName,
     fromUnixTimestamp64Nano(reinterpretAsInt64((record).observed_time_unix_nano)) AS ObservedTimestamp,
     (record).dropped_attributes_count AS DroppedAttributesCount,
+    (record).flags AS Flags,
+    resource_dropped AS ResourceDroppedAttributesCount,
+    (scope).dropped_attributes_count AS ScopeDroppedAttributesCount,
+    entities AS ResourceEntities,
+    identity AS Service,
     concat(topic, '/', toString(partition)) AS Origin,
     topic AS Topic,
     partition AS Partition,
@@ -92,22 +109,32 @@ SELECT
         '') AS Reason
 FROM (
     SELECT
-        topic, partition, oldest_ns, newest_ns, resource_url, scope_url, scope, maps, record,
+        topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, service, identity,
+        scope_url, scope, maps, record,
         (record).trace_id AS trace_id, (record).span_id AS span_id, (record).body AS body,
         if((record).time_unix_nano = 0, (record).observed_time_unix_nano, (record).time_unix_nano) AS time_ns
     FROM (
-        SELECT topic, partition, oldest_ns, newest_ns, resource_url, scope_url, scope, maps, arrayJoin(records) AS record
+        SELECT
+            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, service, identity,
+            scope_url, scope, maps, arrayJoin(records) AS record
         FROM (
             SELECT
-                topic, partition, oldest_ns, newest_ns, resource_url,
+                topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities,
                 (in_scope).schema_url AS scope_url, (in_scope).scope AS scope,
                 arrayMap(as_map, [resource_attributes, (scope).attributes]) AS maps,
+                -- Here, where there are few rows yet, and not for each of what they hold.
+                toLowCardinality(maps[1]['service.name']) AS service,
+                toLowCardinality(if(maps[1]['service.namespace'] = '', service::String,
+                    concat(maps[1]['service.namespace'], '/', service))) AS identity,
                 (in_scope).log_records AS records
             FROM (
                 SELECT
                     (origin).topic AS topic, (origin).partition AS partition,
                     (origin).oldest_ns AS oldest_ns, (origin).newest_ns AS newest_ns,
-                    ((in_resource).resource).attributes AS resource_attributes,
+                    (in_resource).resource AS resource, (resource).attributes AS resource_attributes,
+                    (resource).dropped_attributes_count AS resource_dropped,
+                    toLowCardinality(if(empty((resource).entity_refs), '', toJSONString((resource).entity_refs)))
+                        AS entities,
                     (in_resource).schema_url AS resource_url,
                     arrayJoin((in_resource).scope_logs) AS in_scope
                 FROM (SELECT origin, arrayJoin(resource_logs) AS in_resource FROM otlp_logs_in)

@@ -1,15 +1,16 @@
--- Metrics: the layout of the OpenTelemetry ClickHouse exporter. Attributes of points and exemplars are typed one level
--- deep (an array in them is kept as base64 of its bytes): they identify series, and lists are not found in them.
+-- Metrics: the layout of the OpenTelemetry ClickHouse exporter.
 
 CREATE TABLE IF NOT EXISTS otel_metrics_gauge (
     {metric_head}
     Value Float64,
+    IntValue Nullable(Int64) DEFAULT NULL COMMENT 'where the value was sent as an integer: no digit is lost',
     {exemplars}
     {metric_tail};
 
 CREATE TABLE IF NOT EXISTS otel_metrics_sum (
     {metric_head}
     Value Float64,
+    IntValue Nullable(Int64) DEFAULT NULL COMMENT 'where the value was sent as an integer: no digit is lost',
     AggregationTemporality Int32,
     IsMonotonic Bool,
     {exemplars}
@@ -23,6 +24,9 @@ CREATE TABLE IF NOT EXISTS otel_metrics_histogram (
     ExplicitBounds Array(Float64),
     Min Float64,
     Max Float64,
+    HasSum Bool DEFAULT true,
+    HasMin Bool DEFAULT true,
+    HasMax Bool DEFAULT true,
     AggregationTemporality Int32,
     {exemplars}
     {metric_tail};
@@ -39,6 +43,9 @@ CREATE TABLE IF NOT EXISTS otel_metrics_exponential_histogram (
     NegativeBucketCounts Array(UInt64),
     Min Float64,
     Max Float64,
+    HasSum Bool DEFAULT true,
+    HasMin Bool DEFAULT true,
+    HasMax Bool DEFAULT true,
     AggregationTemporality Int32,
     ZeroThreshold Float64 DEFAULT 0,
     {exemplars}
@@ -65,6 +72,10 @@ CREATE TABLE IF NOT EXISTS otlp_metrics_flat (
     ScopeAttributes Map(LowCardinality(String), String),
     ScopeDroppedAttrCount UInt32,
     ScopeSchemaUrl String,
+    ResourceDroppedAttributesCount UInt32,
+    ResourceEntities LowCardinality(String),
+    Service LowCardinality(String),
+    Metadata Map(LowCardinality(String), String),
     ServiceName LowCardinality(String),
     MetricName LowCardinality(String),
     MetricDescription LowCardinality(String),
@@ -95,7 +106,11 @@ SELECT
     maps[2] AS ScopeAttributes,
     (scope).dropped_attributes_count AS ScopeDroppedAttrCount,
     scope_url AS ScopeSchemaUrl,
-    maps[1]['service.name'] AS ServiceName,
+    resource_dropped AS ResourceDroppedAttributesCount,
+    entities AS ResourceEntities,
+    identity AS Service,
+    as_map((metric).metadata) AS Metadata,
+    service AS ServiceName,
     (metric).name AS MetricName,
     (metric).description AS MetricDescription,
     (metric).unit AS MetricUnit,
@@ -113,18 +128,27 @@ SELECT
     oldest_ns AS OldestNs,
     newest_ns AS NewestNs
 FROM (
-    SELECT topic, partition, oldest_ns, newest_ns, resource_url, scope_url, scope, maps, arrayJoin(metrics) AS metric
+    SELECT
+        topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, service, identity,
+        scope_url, scope, maps, arrayJoin(metrics) AS metric
     FROM (
         SELECT
-            topic, partition, oldest_ns, newest_ns, resource_url,
+            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities,
             (in_scope).schema_url AS scope_url, (in_scope).scope AS scope,
             arrayMap(as_map, [resource_attributes, (scope).attributes]) AS maps,
+            -- Here, where there are few rows yet, and not for each of what they hold.
+            toLowCardinality(maps[1]['service.name']) AS service,
+            toLowCardinality(if(maps[1]['service.namespace'] = '', service::String,
+                concat(maps[1]['service.namespace'], '/', service))) AS identity,
             (in_scope).metrics AS metrics
         FROM (
             SELECT
                 (origin).topic AS topic, (origin).partition AS partition,
                 (origin).oldest_ns AS oldest_ns, (origin).newest_ns AS newest_ns,
-                ((in_resource).resource).attributes AS resource_attributes,
+                (in_resource).resource AS resource, (resource).attributes AS resource_attributes,
+                (resource).dropped_attributes_count AS resource_dropped,
+                toLowCardinality(if(empty((resource).entity_refs), '', toJSONString((resource).entity_refs)))
+                    AS entities,
                 (in_resource).schema_url AS resource_url,
                 arrayJoin((in_resource).scope_metrics) AS in_scope
             FROM (SELECT origin, arrayJoin(resource_metrics) AS in_resource FROM otlp_metrics_in)
@@ -134,10 +158,11 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_gauge_mv TO otel_metrics_gauge AS
 WITH
-    {flat_values}
+    {values}
 SELECT
     {point_columns}
     if((point).value = 'as_int', toFloat64((point).as_int), (point).as_double) AS Value,
+    if((point).value = 'as_int', (point).as_int, NULL) AS IntValue,
     {exemplar_columns}
     Origin
 FROM (
@@ -148,10 +173,11 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_sum_mv TO otel_metrics_sum AS
 WITH
-    {flat_values}
+    {values}
 SELECT
     {point_columns}
     if((point).value = 'as_int', toFloat64((point).as_int), (point).as_double) AS Value,
+    if((point).value = 'as_int', (point).as_int, NULL) AS IntValue,
     Temporality AS AggregationTemporality,
     Monotonic AS IsMonotonic,
     {exemplar_columns}
@@ -164,15 +190,18 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_histogram_mv TO otel_metrics_histogram AS
 WITH
-    {flat_values}
+    {values}
 SELECT
     {point_columns}
     (point).count AS Count,
-    (point).sum AS Sum,
+    ifNull((point).sum, 0) AS Sum,
+    isNotNull((point).sum) AS HasSum,
     (point).bucket_counts AS BucketCounts,
     (point).explicit_bounds AS ExplicitBounds,
-    (point).min AS Min,
-    (point).max AS Max,
+    ifNull((point).min, 0) AS Min,
+    isNotNull((point).min) AS HasMin,
+    ifNull((point).max, 0) AS Max,
+    isNotNull((point).max) AS HasMax,
     Temporality AS AggregationTemporality,
     {exemplar_columns}
     Origin
@@ -184,19 +213,22 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_exponential_histogram_mv TO otel_metrics_exponential_histogram AS
 WITH
-    {flat_values}
+    {values}
 SELECT
     {point_columns}
     (point).count AS Count,
-    (point).sum AS Sum,
+    ifNull((point).sum, 0) AS Sum,
+    isNotNull((point).sum) AS HasSum,
     (point).scale AS Scale,
     (point).zero_count AS ZeroCount,
     ((point).positive).offset AS PositiveOffset,
     ((point).positive).bucket_counts AS PositiveBucketCounts,
     ((point).negative).offset AS NegativeOffset,
     ((point).negative).bucket_counts AS NegativeBucketCounts,
-    (point).min AS Min,
-    (point).max AS Max,
+    ifNull((point).min, 0) AS Min,
+    isNotNull((point).min) AS HasMin,
+    ifNull((point).max, 0) AS Max,
+    isNotNull((point).max) AS HasMax,
     Temporality AS AggregationTemporality,
     (point).zero_threshold AS ZeroThreshold,
     {exemplar_columns}
@@ -209,7 +241,7 @@ FROM (
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_summary_mv TO otel_metrics_summary AS
 WITH
-    {flat_values}
+    {values}
 SELECT
     {point_columns}
     (point).count AS Count,

@@ -41,7 +41,7 @@ SELECT
 FROM (
     SELECT
         toDateTime(intDiv(toUnixTimestamp64Nano(Timestamp) + toInt64(Duration), 10000000000) * 10, 'UTC') AS Window,
-        ServiceName, SpanName, SpanKind, ResourceAttributes['service.version'] AS ServiceVersion, Duration,
+        Service AS ServiceName, Operation AS SpanName, SpanKind, ResourceAttributes['service.version'] AS ServiceVersion, Duration,
         StatusCode = 'Error' AS failed,
         SpanAttributes AS a,
         arrayFirst(name -> name != '',

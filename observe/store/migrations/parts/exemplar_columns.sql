@@ -2,5 +2,6 @@
     arrayMap(t -> fromUnixTimestamp64Nano(reinterpretAsInt64(t)), (exemplars).time_unix_nano) AS `Exemplars.TimeUnix`,
     arrayMap((k, i, d) -> if(k = 'as_int', toFloat64(i), d), (exemplars).value, (exemplars).as_int,
         (exemplars).as_double) AS `Exemplars.Value`,
+    arrayMap((k, i) -> if(k = 'as_int', i, NULL), (exemplars).value, (exemplars).as_int) AS `Exemplars.IntValue`,
     arrayMap(id -> lower(hex(id)), (exemplars).span_id) AS `Exemplars.SpanId`,
     arrayMap(id -> lower(hex(id)), (exemplars).trace_id) AS `Exemplars.TraceId`,

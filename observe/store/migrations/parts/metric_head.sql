@@ -13,3 +13,9 @@
     StartTimeUnix DateTime64(9) CODEC(Delta, LZ4),
     TimeUnix DateTime64(9) CODEC(Delta, LZ4),
     Flags UInt32,
+    ResourceDroppedAttributesCount UInt32 DEFAULT 0,
+    ResourceEntities LowCardinality(String) DEFAULT '' COMMENT 'entity references as JSON',
+    Metadata Map(LowCardinality(String), String) DEFAULT map() COMMENT 'of the metric',
+    Service LowCardinality(String) DEFAULT if(ResourceAttributes['service.namespace'] = '', ServiceName,
+        concat(ResourceAttributes['service.namespace'], '/', ServiceName))
+        COMMENT 'with its namespace',
