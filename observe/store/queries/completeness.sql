@@ -8,7 +8,7 @@ FROM (
     SELECT
         TraceId, groupUniqArray(SpanId) AS ids, countIf(ParentSpanId = '') > 0 AS rooted,
         arrayJoin(arrayMap(x -> (x.1, x.2, x.2 != '' AND NOT has(ids, x.2)), groupArrayIf(
-            (ServiceName, ParentSpanId),
+            (Service, ParentSpanId),
             Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')))) AS seen
     FROM otel_traces
     WHERE Window >= toDateTime({from:UInt32} - {around:UInt32}, 'UTC')

@@ -1,13 +1,13 @@
 -- Who sends to and who takes from each message topic, in [from, to). Polls that fetched nothing name no topic's message
 -- and are left out with all other settling and creating.
 SELECT
-    ServiceName AS service, topic, receives,
+    Service AS service, topic, receives,
     count() AS calls, countIf(StatusCode = 'Error') AS errors, sum(Duration) / 1e6 AS duration_sum_ms,
     sumMap(map(toInt16(ceil(log2(greatest(Duration, 1000) / 1e6) * 16) - 1), toUInt64(1))) AS buckets,
     CAST(arrayZip(mapKeys(buckets), mapValues(buckets)), 'Array(Tuple(bucket Int16, count UInt64))') AS latency_buckets
 FROM (
     SELECT
-        ServiceName, StatusCode, Duration, cityHash64(TraceId, SpanId) AS id,
+        Service, StatusCode, Duration, cityHash64(TraceId, SpanId) AS id,
         arrayFirst(name -> name != '', [<<SpanAttributes|messaging.destination.name>>]) AS topic,
         concat(SpanAttributes['messaging.operation.type'], SpanAttributes['messaging.operation']) AS what,
         SpanKind = 'Consumer' OR what IN ('receive', 'process', 'deliver') AS receives
