@@ -18,6 +18,7 @@ from typing import Any
 from tests.benchmarks.rivals.bench import Bench, Contender, Result, median
 from tests.benchmarks.rivals.collector import Collector, binary
 from tests.benchmarks.rivals.ours import KafkaEngine, Observe, PythonLoop
+from tests.benchmarks.rivals.tables import check_same, create_exporter_tables
 from tests.fixtures.clickhouse import ClickHouseServer, library
 from tests.fixtures.kafka import KafkaBroker, resolve
 
@@ -74,9 +75,21 @@ def parts() -> Iterator[Bench]:
 def measured(bench: Bench, name: str, kills: int) -> Result:
     contender = made(name, native=not kills)
     result = bench.killed(contender, kills) if kills else bench.measure(contender)
+    if isinstance(contender, Collector):
+        check_layout(bench, f"bench_{name}")
     bench.forget(contender)
     print(json.dumps(result.report()), file=sys.stderr)
     return result
+
+
+def check_layout(bench: Bench, database: str) -> None:
+    """Raises RuntimeError where the Collector made other tables than those in which the others are compared with it."""
+    layout = "bench_layout"
+    create_exporter_tables(bench.client, layout)
+    try:
+        check_same(bench.client, layout, database)
+    finally:
+        bench.client.command(f"DROP DATABASE {layout} SYNC")
 
 
 def made(name: str, *, native: bool = True) -> Contender:
