@@ -20,6 +20,7 @@ from observe.cli.options import (
     text_of,
     time_of,
 )
+from observe.types import Json
 
 
 @cli.command()
@@ -74,25 +75,28 @@ def incidents(api: str, state: str | None, as_json: bool) -> int:
 @click.option("--inputs", type=click.Path(path_type=Path), metavar="FILE", help="save what it was made from, a zip")
 def explain(api: str, incident_id: str, format_: str, as_json: bool, again: bool, inputs: Path | None) -> int:
     """One incident: what broke, since when, how sure, who suffers, and the evidence."""
-    asked = client(api)
-    if inputs is not None:
-        inputs.write_bytes(asked.inputs(incident_id))
-        click.echo(f"{inputs}: what {incident_id} was diagnosed from", err=True)
-        return 0
-    if again:
-        answer = asked.replay_of(incident_id)
-        if as_json or format_ == "json":
-            print_json(answer)
-        else:
-            verb = "gives the same bytes" if answer["same"] else "DIFFERS"
-            click.echo(f"the look of {answer['looked_at']}, made again, {verb}: sha256 {answer['sha256_recomputed']}")
-        return 0 if answer["same"] else 1
-    body = asked.explained(incident_id)
+    with client(api) as asked:
+        if inputs is not None:
+            inputs.write_bytes(asked.inputs(incident_id))
+            click.echo(f"{inputs}: what {incident_id} was diagnosed from", err=True)
+            return 0
+        if again:
+            return _replayed(asked.replay_of(incident_id), as_json or format_ == "json")
+        body = asked.explained(incident_id)
     if as_json or format_ == "json":
         print_json(body)
     else:
         click.echo(text_of(body, format_, api.rstrip("/")), nl=False)
     return 0
+
+
+def _replayed(answer: Json, as_json: bool) -> int:
+    if as_json:
+        print_json(answer)
+    else:
+        verb = "gives the same bytes" if answer["same"] else "DIFFERS"
+        click.echo(f"the look of {answer['looked_at']}, made again, {verb}: sha256 {answer['sha256_recomputed']}")
+    return 0 if answer["same"] else 1
 
 
 @cli.command(name="audit")

@@ -12,14 +12,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+import orjson
 import pytest
+from click.testing import CliRunner
 
 from observe import pipeline
 from observe.api import create_app, serve
+from observe.cli import cli
+from observe.looks import unpack
 from observe.settings import RetentionSettings, load
 from observe.store import ClickHouseStore
 from observe.store.read import Reader
 from observe.types import WINDOW_NS, Incident
+from observe.verdict import again
+from observe.wire import incident_json
 from tests.fixtures.records import CLIENT, SERVER, Span, batch
 from tests.fixtures.records import request as request_of
 
@@ -149,13 +155,6 @@ def test_the_inputs_open_with_common_tools_and_hold_no_secret(site, explained):
         assert b"webhooks" not in archive.read("look.json")
 
 
-def test_changed_inputs_are_noticed(site, explained):
-    at_ns, _ = site.store.diagnosed(explained["id"])
-    other = replace(site.incident, title="somebody changed this")
-    site.store.save_look(at_ns + 1, site.store.inputs(at_ns), [other])
-    assert site.http.get(f"/api/v1/incidents/{explained['id']}/replay").json()["same"] is False
-
-
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
 def test_the_explanation_is_short_and_says_all(site, explained, form):
     page = site.http.get(f"/api/v1/incidents/{explained['id']}/explain", params={"format": form}).text
@@ -175,3 +174,25 @@ def test_questions_that_make_no_sense_are_refused(site):
         "requests_after": 0.0,
     }
     assert ask("/api/v1/incidents/nobody/replay").status_code == 404
+
+
+def test_the_command_explains_replays_and_saves(site, explained, tmp_path):
+    def observe(*words: str):
+        return CliRunner().invoke(cli, ["explain", explained["id"], "--api", str(site.http.base_url), *words])
+
+    told = observe()
+    assert told.exit_code == 0
+    assert f"{site.http.base_url}/api/v1/compare?of=self_time_ms" in told.output
+    assert "have tenant=acme" in told.output
+    assert orjson.loads(observe("--format", "json").output)["id"] == explained["id"]
+    saved = observe("--inputs", str(tmp_path / "inputs.zip"))
+    assert saved.exit_code == 0
+    look = unpack((tmp_path / "inputs.zip").read_bytes())
+    assert incident_json(next(i for i in again(look) if i.id == explained["id"]))["causes"] == explained["causes"]
+
+
+def test_changed_inputs_are_noticed(site, explained):
+    at_ns, _ = site.store.diagnosed(explained["id"])
+    other = replace(site.incident, title="somebody changed this")
+    site.store.save_look(at_ns + 1, site.store.inputs(at_ns), [other])
+    assert site.http.get(f"/api/v1/incidents/{explained['id']}/replay").json()["same"] is False
