@@ -48,7 +48,9 @@ def spans() -> list[Span]:
     sent = [Span("web", "orders send", 20 + i, 3, web, PRODUCER, attributes=topic) for i in range(3)]
     worker = Span("worker", "orders process", 30, 15, sent[0], CONSUMER, attributes=topic)
     several = Span("indexer", "orders process", 40, 15, None, CONSUMER, attributes=topic, links=sent[1:])
-    return [*found, *sent, worker, several]
+    polled = {"messaging.operation.type": "receive", "server.address": "kafka-1", **topic}
+    poll = Span("indexer", "orders receive", 35, 5000, None, CLIENT, attributes=polled)
+    return [*found, *sent, worker, several, poll]
 
 
 def broken() -> list[Span]:
@@ -93,7 +95,7 @@ def edge(graph, caller, callee, connection):
 
 def test_every_way_to_tell_of_a_call_is_an_edge(graph):
     assert sorted((e["caller"], e["callee"], e["connection"], e["calls"]) for e in graph["edges"]) == [
-        ("orders", "indexer", "topic", 1),
+        ("orders", "indexer", "topic", 2),
         ("orders", "worker", "topic", 1),
         ("web", "api.openai.com", "external", 2),
         ("web", "billing", "external", 1),
@@ -150,6 +152,6 @@ def test_what_is_missing_is_counted(graph):
     known = graph["completeness"]
     assert known["one_of"] == 1
     assert (known["orphan_spans"], known["missing_parents"]) == (2, 1)
-    assert (known["traces"], known["rootless_traces"]) == (3, 1)
-    assert known["rootless_ratio"] == pytest.approx(1 / 3)
+    assert (known["traces"], known["rootless_traces"]) == (4, 1)
+    assert known["rootless_ratio"] == pytest.approx(1 / 4)
     assert [(s["service"], s["orphan_spans"], s["missing_parents"]) for s in known["services"]] == [("llm", 2, 1)]

@@ -27,6 +27,9 @@ FROM (
     FROM otel_traces
     WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
         AND SpanKind IN ('Client', 'Producer')
+        -- Who polls for messages waits for nobody: there just are none.
+        AND SpanAttributes['messaging.operation.type'] NOT IN ('receive', 'settle')
+        AND SpanAttributes['messaging.operation'] != 'receive'
     LIMIT 1 BY id
 ) AS call
 LEFT ANY JOIN (
