@@ -136,6 +136,12 @@ BLOCKS: dict[str, pl.DataType] = {
     "latency_buckets": BUCKETS,
 }
 
+PROGRESS: dict[str, pl.DataType] = {
+    "source": pl.String(),  # a service and its version
+    "window_start_ns": pl.Int64(),
+    "items": pl.UInt64(),  # spans that have come so far
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:

@@ -116,6 +116,10 @@ class Store(Protocol):
         windows that stragglers touched; how many windows."""
         ...
 
+    def progress(self, from_ns: int, /) -> pl.DataFrame:
+        """How many spans each source has sent for each window from `from_ns` on: `frames.PROGRESS`."""
+        ...
+
     def frames(self, from_ns: int, to_ns: int, /) -> Frames:
         """The picture of [from_ns, to_ns). Same data, same answer, whether or not `settle` has run."""
         ...

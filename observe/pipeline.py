@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from observe.asking import Answers, Asking
+from observe.detect.grid import span_of
 from observe.detect.slo import reach_ns, services
 from observe.diagnose.attributes import Ask
 from observe.errors import Lost, Unavailable
@@ -17,14 +18,20 @@ from observe.ingest import Mover, Stopped
 from observe.interfaces import Consumer, Producer, Store
 from observe.looks import Look, pack, worth_keeping
 from observe.repeats import Repeats
+from observe.revise import Looks, Published
 from observe.settings import Settings
-from observe.telemetry import INCIDENTS, RETRIES, TICK_SECONDS
+from observe.telemetry import INCIDENTS, RETRIES, REVISED, TICK_SECONDS
 from observe.types import WINDOW_NS, Incident, Severity, State
 from observe.verdict import horizon_ns, look, next_look_ns
+from observe.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
+
+POLL_NS = 10**9
+PROGRESS_NS = 120 * 10**9
+"""How often sources are asked for while a window ripens, and over how much of the past."""
 
 REPLAY_CHUNK_NS = 3600 * 10**9
 """Replay reads this much at a time, so that a replay of days needs no more memory than one of an hour."""
@@ -70,36 +77,105 @@ def watch(
     clock: Callable[[], int],
     wait_until: Callable[[int], bool],
 ) -> None:
-    """Looks at every window once it has settled, until `wait_until(time_ns)` returns False.
+    """Looks at every window once its data are there, until `wait_until(time_ns)` returns False.
 
-    Incidents are saved before anybody is told: a crash in between tells late, never of something that is not stored.
+    What comes later than that makes the looks at its windows again, so that in the end all looks have said what a
+    replay says. A look that found the store away is made when it is back.
     """
-    known: dict[str, Incident] | None = None
-    asking = Asking(store) if settings.diagnose.attributes else None
-    at_ns = clock()
-    while wait_until(at_ns := next_look_ns(max(at_ns, clock() - WINDOW_NS), settings)):
-        try:
-            with TICK_SECONDS.labels("settle").time():
-                store.settle(at_ns)
-            if known is None:
-                known = _restored(store, at_ns, settings)
-            with TICK_SECONDS.labels("frames").time():
-                frames = picture(store, at_ns - horizon_ns(settings), at_ns, settings)
-            answers: Answers = {}
-            given = Look(at_ns, tuple(known.values()), frames, settings, answers)
-            with TICK_SECONDS.labels("look").time():
-                changed = look(frames, given.known, at_ns, settings, asking(answers) if asking else None)
-            if changed:
-                store.save_incidents(changed)
-            known = _remembered(known, changed, at_ns, settings)
-            tell([i for i in known.values() if i.fired_ns is not None], at_ns)
-            _keep(store, given, changed)
-        except Unavailable as error:
-            RETRIES.labels("watch").inc()
-            log.warning("the store is away, trying again at the next window: %s", error)
-            continue
+    watcher = Watcher(store, tell, settings)
+    watermark = Watermark(settings.detect)
+    oldest_ns = int(settings.detect.lateness_s * 10**9) + WINDOW_NS
+    at_ns = next_look_ns(clock(), settings)
+    while _ripe(store, watermark, at_ns, settings, clock, wait_until):
+        while True:
+            try:
+                watcher.look_at(at_ns)
+                break
+            except Unavailable as error:
+                RETRIES.labels("watch").inc()
+                log.warning("the store is away, trying again: %s", error)
+                if not wait_until(clock() + int(max(1.0, error.retry_after_s) * 10**9)):
+                    return
+        at_ns = next_look_ns(max(at_ns, clock() - oldest_ns), settings)
+
+
+def _ripe(
+    store: Store,
+    watermark: Watermark,
+    at_ns: int,
+    settings: Settings,
+    clock: Callable[[], int],
+    wait_until: Callable[[int], bool],
+) -> bool:
+    """Waits until every source has come past the windows of the look at `at_ns`; False where it is to stop."""
+    end_ns = span_of(at_ns, settings.detect).end_ns
+    now_ns = end_ns + POLL_NS
+    while wait_until(now_ns):
+        now_ns = max(now_ns, clock())  # behind time nothing is left to wait for
+        with contextlib.suppress(Unavailable):
+            watermark.saw(store.progress(end_ns - PROGRESS_NS), now_ns)
+        if watermark.passed(end_ns, now_ns):
+            return True
+        now_ns += POLL_NS
+    return False
+
+
+class Watcher:
+    """The incidents known so far, and how each look changes them."""
+
+    def __init__(self, store: Store, tell: Callable[[Sequence[Incident], int], None], settings: Settings) -> None:
+        self._store, self._tell, self._settings = store, tell, settings
+        self._asking = Asking(store) if settings.diagnose.attributes else None
+        self._looks = Looks(settings.detect)
+        self._known: dict[str, Incident] | None = None
+        self._published = Published()
+
+    def look_at(self, at_ns: int) -> None:
+        """Incidents are saved before anybody is told: a crash in between tells late, never of what is not stored."""
+        settings, store = self._settings, self._store
+        with TICK_SECONDS.labels("settle").time():
+            store.settle(at_ns)
+        if self._known is None:
+            self._known = _restored(store, at_ns, settings)
+            self._published = Published(self._known.values())
+        late_ns = int(settings.detect.lateness_s * 10**9)
+        with TICK_SECONDS.labels("frames").time():
+            frames = picture(store, at_ns - horizon_ns(settings) - late_ns, at_ns, settings)
+        with TICK_SECONDS.labels("look").time():
+            saved = self._again(frames, at_ns)
+            given, changed = self._look(frames, at_ns)
+        changed = self._published.of(changed)
+        if saved or changed:
+            store.save_incidents([*saved, *changed])
+        self._published.forget(at_ns - horizon_ns(settings))
+        self._tell(self._published.told(), at_ns)
+        _keep(store, given, changed)
         for state in (State.PENDING, State.FIRING):
-            INCIDENTS.labels(state.value).set(sum(i.state is state for i in known.values()))
+            INCIDENTS.labels(state.value).set(sum(i.state is state for i in self._known.values()))
+
+    def _again(self, frames: Frames, at_ns: int) -> list[Incident]:
+        """Makes the looks again that something came late for; the incidents that are to be saved for it."""
+        again = self._looks.since(frames, at_ns)
+        if not again:
+            return []
+        REVISED.inc(len(again))
+        log.info("data came late: the looks since %d are made again", again[0][0])
+        self._known = again[0][1]
+        for then_ns, _ in again:
+            self._look(frames, then_ns)
+        return self._published.revised(self._known, again[0][0], at_ns)
+
+    def _look(self, frames: Frames, at_ns: int) -> tuple[Look, list[Incident]]:
+        """One look, with the windows that it may read."""
+        known = self._known or {}
+        seen = frames.between(at_ns - horizon_ns(self._settings), at_ns)
+        answers: Answers = {}
+        given = Look(at_ns, tuple(known.values()), seen, self._settings, answers)
+        ask = self._asking(answers) if self._asking else None
+        changed = look(seen, given.known, at_ns, self._settings, ask)
+        self._looks.keep(frames.between(0, at_ns), at_ns, known, busy=bool(changed))
+        self._known = _remembered(known, changed, at_ns, self._settings)
+        return given, changed
 
 
 def picture(store: Store, from_ns: int, to_ns: int, settings: Settings) -> Frames:

@@ -129,7 +129,13 @@ class Rule(Section):
 
 
 class DetectSettings(Section):
-    settle_s: float = Field(12.0, ge=0, description="a window is read this long after its end")
+    settle_s: float = Field(
+        12.0, ge=0, description="how long a window waits for its spans, less where all sources are past it"
+    )
+    max_lag_s: float = Field(60.0, ge=0, description="a source that is always late is waited for at most this long")
+    lateness_s: float = Field(
+        300.0, ge=0, le=3600, description="spans that come this late make the looks at their windows again"
+    )
     current_s: float = Field(30.0, ge=10, description="how much of the newest past is compared with the baseline")
     baseline_s: float = Field(3600.0, ge=60, description="trailing baseline")
     min_baseline_s: float = Field(90.0, ge=30, description="history needed before a series is tested")

@@ -17,4 +17,5 @@ DEAD_LETTERED = Counter("observe_dead_letters", "Records put aside", ["signal"],
 RETRIES = Counter("observe_retries", "Waits for a part that was not available", ["part"], registry=REGISTRY)
 TICK_SECONDS = Histogram("observe_tick_seconds", "Duration of one look at the windows", ["step"], registry=REGISTRY)
 INCIDENTS = Gauge("observe_incidents", "Open incidents", ["state"], registry=REGISTRY)
+REVISED = Counter("observe_revised_looks", "Looks made again as data came late", registry=REGISTRY)
 NOTIFIED = Counter("observe_notifications", "Deliveries to receivers", ["receiver", "outcome"], registry=REGISTRY)

@@ -19,6 +19,7 @@ from observe.diagnose.attributes import Ask, with_attributes
 from observe.diagnose.metrics_only import symptoms as felt
 from observe.frames import Frames
 from observe.looks import Look
+from observe.revise import sealed
 from observe.settings import Rule, Settings
 from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Evidence, Impact, Incident, Shift
 
@@ -37,6 +38,7 @@ def look(
     the attributes of requests, and gives the same for the same question; without it causes are narrowed by what frames
     hold alone.
     """
+    frames = sealed(frames, span_of(now_ns, settings.detect).end_ns)
     rules = (*settings.detect.rules, *_objectives(settings))
     return step(known, diagnoses(frames, known, now_ns, settings, ask), now_ns, settings.alert, rules)
 

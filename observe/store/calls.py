@@ -7,7 +7,7 @@ from typing import Protocol
 
 import polars as pl
 
-from observe.frames import BLOCK_NS, BLOCKS, TOKEN_WINDOWS
+from observe.frames import BLOCK_NS, BLOCKS, PROGRESS, TOKEN_WINDOWS
 
 
 class Database(Protocol):
@@ -51,10 +51,22 @@ WHERE ServiceName IN {{services:Array(String)}} AND Model != ''
 GROUP BY block_start_ns, ServiceName, SpanName, SpanKind, Model
 """
 
+SENT = """
+SELECT concat(ServiceName, '@', ServiceVersion) AS source,
+    toInt64(toUnixTimestamp(Window)) * 1000000000 AS window_start_ns, sum(Requests) AS items
+FROM service_windows WHERE Window >= toDateTime({from:UInt32}, 'UTC')
+GROUP BY ServiceName, ServiceVersion, Window
+"""
+
+
+def progress(db: Database, from_ns: int) -> pl.DataFrame:
+    """PROGRESS of the windows that start at `from_ns` or later."""
+    return typed([db.query(SENT, {"from": max(0, -(-from_ns // 10**9))})], PROGRESS, 2)
+
 
 def tokens(db: Database, from_s: int, to_s: int) -> pl.DataFrame:
     """TOKEN_WINDOWS of the windows that start in [from_s, to_s), seconds since the epoch."""
-    return _typed([db.query(TOKENS, {"from": from_s, "to": to_s})], TOKEN_WINDOWS, 8)
+    return typed([db.query(TOKENS, {"from": from_s, "to": to_s})], TOKEN_WINDOWS, 8)
 
 
 def blocks(db: Database, services: Sequence[str], from_ns: int, to_ns: int) -> pl.DataFrame:
@@ -63,9 +75,9 @@ def blocks(db: Database, services: Sequence[str], from_ns: int, to_ns: int) -> p
         return pl.DataFrame(schema=BLOCKS)
     first_s, last_s = (-(-max(t, 0) // BLOCK_NS) * BLOCK_NS // 10**9 for t in (from_ns, to_ns))
     span = {"services": list(services), "from": first_s, "to": last_s}
-    return _typed([db.query(OF_SERVICES, span), db.query(OF_MODELS, span)], BLOCKS, 5)
+    return typed([db.query(OF_SERVICES, span), db.query(OF_MODELS, span)], BLOCKS, 5)
 
 
-def _typed(parts: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType], keys: int) -> pl.DataFrame:
+def typed(parts: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType], keys: int) -> pl.DataFrame:
     filled = [part.select(list(schema)).cast(pl.Schema(schema)) for part in parts if part.width]
     return pl.concat([pl.DataFrame(schema=schema), *filled]).sort(list(schema)[:keys])

@@ -85,6 +85,9 @@ class ClickHouseStore:
     def settle(self, now_ns: int, /) -> int:
         return windows.settle(self, now_ns)
 
+    def progress(self, from_ns: int, /) -> pl.DataFrame:
+        return calls.progress(self, from_ns)
+
     def frames(self, from_ns: int, to_ns: int, /) -> Frames:
         return windows.read(self, from_ns, to_ns)
 

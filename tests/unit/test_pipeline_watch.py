@@ -3,11 +3,12 @@
 import itertools
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from observe import pipeline
 from observe.errors import Unavailable
-from observe.frames import empty
+from observe.frames import PROGRESS, empty
 from observe.looks import unpack
 from observe.settings import load
 from observe.types import Incident, Severity, State
@@ -24,6 +25,12 @@ def incident(id_: str, at_s: int, *, state: State = State.FIRING, fired: bool = 
     )
 
 
+def looks(count, clock_ns=10**18):
+    """A `wait_until` that stops after so many looks of a fleet that sends nothing."""
+    last_ns = pipeline.next_look_ns(clock_ns, SETTINGS) + (count - 1) * 10 * SECOND
+    return lambda at_ns: at_ns <= last_ns
+
+
 class Store:
     def __init__(self, saved=()):
         self.saved = list(saved)
@@ -36,6 +43,9 @@ class Store:
             self.away -= 1
             raise Unavailable("gone for a moment")
         return 0
+
+    def progress(self, from_ns):
+        return pl.DataFrame(schema=PROGRESS)
 
     def frames(self, from_ns, to_ns):
         self.asked.append((from_ns, to_ns))
@@ -63,8 +73,7 @@ def test_an_incident_is_saved_before_anybody_is_told(monkeypatch):
         assert [i.id for i in store.saved] == ["a"]
 
     monkeypatch.setattr(pipeline, "look", look)
-    steps = iter([True, True, False])
-    pipeline.watch(store, tell_checks, SETTINGS, clock=lambda: 10**18, wait_until=lambda at: next(steps))
+    pipeline.watch(store, tell_checks, SETTINGS, clock=lambda: 10**18, wait_until=looks(2))
     assert seen == [["a"], ["a"]]
     ((at_ns, look, ids),) = store.kept
     assert (look.at_ns, look.known, ids) == (at_ns, (), ["a"])
@@ -81,12 +90,9 @@ def test_a_store_that_is_away_is_asked_again_and_open_incidents_are_restored(mon
 
     monkeypatch.setattr(pipeline, "look", look)
     told = []
-    steps = iter([True] * 4 + [False])
-    pipeline.watch(
-        store, lambda i, now: told.append(now), SETTINGS, clock=lambda: 10**18, wait_until=lambda at: next(steps)
-    )
-    assert len(told) == 2  # of four looks, two found the store away
-    assert known_at_look == [["old"], ["old"]]
+    pipeline.watch(store, lambda i, now: told.append(now), SETTINGS, clock=lambda: 10**18, wait_until=looks(4))
+    assert len(told) == 4  # the first look found the store away twice, and was made all the same
+    assert known_at_look == [["old"]] * 4
 
 
 def test_looks_come_when_a_window_has_just_settled():
