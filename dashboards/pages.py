@@ -10,7 +10,7 @@ import streamlit as st
 
 def shown() -> list[Any]:
     """The pages in the order of the menu; the incident page is reached from the list and from links in alerts."""
-    from dashboards.views import gpus, incident, incidents, logs, service, service_map, silences, traces
+    from dashboards.views import gpus, incident, incidents, logs, service, service_map, silences, slos, traces
 
     known: list[tuple[str, Callable[[], None], str, str]] = [
         ("incidents", incidents.show, "Incidents", ":material/notifications_active:"),
@@ -19,6 +19,7 @@ def shown() -> list[Any]:
         ("service", service.show, "Service", ":material/monitoring:"),
         ("traces", traces.show, "Traces", ":material/waterfall_chart:"),
         ("logs", logs.show, "Logs", ":material/article:"),
+        ("slos", slos.show, "Objectives", ":material/flag:"),
         ("gpus", gpus.show, "GPUs", ":material/memory:"),
         ("silences", silences.show, "Silences", ":material/notifications_off:"),
     ]

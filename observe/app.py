@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from observe.asking import Asking
 from observe.errors import Misconfigured, Unavailable
@@ -25,6 +25,10 @@ from observe.stream import open_stream
 from observe.telemetry import RETRIES
 from observe.types import TOPICS, BatchLimits, Incident, Json
 from observe.wire import incident_json
+
+if TYPE_CHECKING:
+    from observe.doctor import Check
+    from observe.judging import Judging
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -246,6 +250,40 @@ def replay_of(store: Store, from_ns: int, to_ns: int, settings: Settings, progre
     return {"incidents": [incident_json(incident) for incident in incidents]}
 
 
+def judging_of(store: Store, settings: Settings) -> Judging:
+    """Budgets, comparisons of versions, backtests."""
+    from observe.judging import Judging
+
+    return Judging(store, settings)
+
+
+def doctor(settings: Settings) -> list[Check]:
+    """What is wrong here, and what to do about it."""
+    from observe.doctor import Parts, examine
+
+    def opened() -> Store:
+        from observe.store import ClickHouseStore, enter
+
+        if settings.store.startswith("chdb://"):
+            enter(settings.store)
+        return ClickHouseStore(settings.store, settings.retention)
+
+    def known() -> list[str]:
+        from observe.store.migrate import migrations
+
+        return [name for name, _ in migrations()]
+
+    def pending() -> tuple[list[str], int]:
+        admin = open_stream(settings).admin()
+        try:
+            states = admin.partitions(settings.writer.group)
+            return sorted({state.topic for state in states}), sum(admin.pending(settings.writer.group).values())
+        finally:
+            admin.close()
+
+    return examine(settings, Parts(opened, known, pending))
+
+
 # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -380,6 +418,7 @@ def _api(process: Process, store: Store, stream: Stream, settings: Settings) -> 
         store,
         audit=lambda: audit(store, admin, settings.writer.group) | {"storage": storage(store)},
         replay=lambda from_ns, to_ns: replay_of(store, from_ns, to_ns, settings, lambda share: None),
+        judge=judging_of(store, settings),
     )
     server = serve(app, settings.api.address)
     process.on_stop(server.stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -157,6 +157,24 @@ class Client:
 
     def audit(self) -> Json:
         return self._get("audit")
+
+    def slos(self) -> Json:
+        """Objectives with their budgets and burn rates."""
+        return self._get("slos")
+
+    def canary(
+        self, service: str, baseline: str, candidate: str, from_ns: int | None = None, to_ns: int | None = None
+    ) -> Json:
+        question = {"service": service, "baseline": baseline, "candidate": candidate}
+        return self._get("canary", question | _range(from_ns, to_ns))
+
+    def backtest(
+        self, from_ns: int, to_ns: int, labels: Sequence[Json] = (), settings: Mapping[str, Any] | None = None
+    ) -> Json:
+        """`labels` as the API describes them: {from, to, service, cause, name}."""
+        body = {"labels": list(labels), "settings": dict(settings or {}), **_range(from_ns, to_ns)}
+        answer: Json = self._ask("POST", "backtest", json=body, timeout=REPLAY_TIMEOUT_S).json()
+        return answer
 
     def replay(self, from_ns: int, to_ns: int) -> Json:
         """Takes as long as it takes: hours of windows are read."""

@@ -128,6 +128,10 @@ class Store(Protocol):
         """ATTRIBUTE_COUNTS of a bounded sample of traces."""
         ...
 
+    def of_service(self, service: str, from_ns: int, to_ns: int, /) -> Frames:
+        """Windows and model calls of one service that start in [from_ns, to_ns), versions apart."""
+        ...
+
     def blocks(self, services: Sequence[str], from_ns: int, to_ns: int, /) -> pl.DataFrame:
         """Five minutes of a series in one row, for the services named, of [from_ns, to_ns): `frames.BLOCKS`."""
         ...

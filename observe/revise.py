@@ -15,7 +15,7 @@ import polars as pl
 from observe.detect.grid import span_of
 from observe.frames import Frames
 from observe.settings import DetectSettings
-from observe.types import Incident, State
+from observe.types import WINDOW_NS, Incident, State
 
 SECOND_NS = 1_000_000_000
 
@@ -69,8 +69,9 @@ class Looks:
         self._kept = [kept for kept in self._kept if kept.at_ns >= oldest_ns]
         if not self._kept:
             return []
-        counts = _changed(self._counts, _counts(frames), self._kept[-1].end_ns)
-        joins = _changed(self._joins, _joins(frames), self._kept[-1].end_ns)
+        range_ns = oldest_ns - WINDOW_NS, self._kept[-1].end_ns
+        counts = _changed(self._counts, _counts(frames), *range_ns)
+        joins = _changed(self._joins, _joins(frames), *range_ns)
         present = sorted(frames.windows["window_start_ns"].unique())
         for place, kept in enumerate(self._kept):
             late = any(window < kept.end_ns for window in counts)
@@ -89,12 +90,9 @@ class Looks:
         self._counts, self._joins = _counts(frames), _joins(frames)
 
 
-def _changed(before: Marks, now: Marks, end_ns: int) -> list[int]:
-    """Windows before the end that are not as they were, among those that both know how far back to look for."""
-    first = max(min(before, default=end_ns), min(now, default=end_ns))
-    return sorted(
-        window for window in {*before, *now} if first <= window < end_ns and before.get(window) != now.get(window)
-    )
+def _changed(before: Marks, now: Marks, from_ns: int, end_ns: int) -> list[int]:
+    """Windows of [from, end) that are not as they were."""
+    return sorted(w for w in {*before, *now} if from_ns <= w < end_ns and before.get(w) != now.get(w))
 
 
 def _counts(frames: Frames) -> Marks:

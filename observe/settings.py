@@ -350,6 +350,17 @@ def load(
         raise Misconfigured("\n".join(_say(e, known) for e in error.errors())) from error
 
 
+def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with some of them (dotted keys) replaced."""
+    tree = settings.model_dump()
+    for key, value in values.items():
+        _put(tree, key, value)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise Misconfigured("\n".join(_say(e, dict(known_keys(Settings))) for e in error.errors())) from error
+
+
 def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every settable key in dotted form with its description; sections themselves included."""
     for name, field in model.model_fields.items():

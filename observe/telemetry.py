@@ -18,4 +18,6 @@ RETRIES = Counter("observe_retries", "Waits for a part that was not available", 
 TICK_SECONDS = Histogram("observe_tick_seconds", "Duration of one look at the windows", ["step"], registry=REGISTRY)
 INCIDENTS = Gauge("observe_incidents", "Open incidents", ["state"], registry=REGISTRY)
 REVISED = Counter("observe_revised_looks", "Looks made again as data came late", registry=REGISTRY)
+SLO_BURN = Gauge("observe_slo_burn_rate", "Of the error budget", ["objective", "over"], registry=REGISTRY)
+SLO_BUDGET = Gauge("observe_slo_budget_remaining_ratio", "Error budget left", ["objective"], registry=REGISTRY)
 NOTIFIED = Counter("observe_notifications", "Deliveries to receivers", ["receiver", "outcome"], registry=REGISTRY)

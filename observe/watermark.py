@@ -21,6 +21,7 @@ USUAL = 0.8
 """Share of a source's windows that were complete within its usual lag: one retry must not slow everything."""
 ENOUGH = 3
 MARGIN_NS = SECOND_NS
+PAUSE_NS = 20 * SECOND_NS
 
 
 class Watermark:
@@ -30,13 +31,17 @@ class Watermark:
         self._settle_ns = int(settings.settle_s * SECOND_NS)
         self._longest_ns = max(self._settle_ns, int(settings.max_lag_s * SECOND_NS))
         self._seen = pl.DataFrame(schema={**PROGRESS, "grown_ns": pl.Int64})
+        self._asked_ns = -PAUSE_NS
 
     def saw(self, progress: pl.DataFrame, at_ns: int) -> None:
         """Takes note of how many items each source has sent for each window by now (PROGRESS)."""
         keys = ["source", "window_start_ns"]
         before = self._seen.select(*keys, pl.col("items").alias("before"), "grown_ns")
         joined = progress.select(list(PROGRESS)).join(before, on=keys, how="left")
-        grown = pl.when(pl.col("items") == pl.col("before")).then("grown_ns").otherwise(pl.lit(at_ns, pl.Int64))
+        # After a pause (a start, a store that was away) nobody knows when what is new came.
+        now = at_ns if at_ns - self._asked_ns <= PAUSE_NS else None
+        self._asked_ns = at_ns
+        grown = pl.when(pl.col("items") == pl.col("before")).then("grown_ns").otherwise(pl.lit(now, pl.Int64))
         fresh = joined.with_columns(grown_ns=grown).select(list(self._seen.columns))
         older = self._seen.join(fresh, on=keys, how="anti").filter(pl.col("window_start_ns") > at_ns - MEMORY_NS)
         self._seen = pl.concat([older, fresh])
@@ -59,7 +64,7 @@ class Watermark:
     def _sources(self, end_ns: int) -> pl.DataFrame:
         complete = pl.col("window_start_ns") + 2 * WINDOW_NS <= end_ns
         lag = (pl.col("grown_ns") - pl.col("window_start_ns") - WINDOW_NS).filter(complete)
-        known = complete.sum() >= ENOUGH
+        known = lag.count() >= ENOUGH
         return (
             self._seen.group_by("source")
             .agg(

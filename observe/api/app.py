@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
@@ -10,9 +11,10 @@ from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from observe import __version__
-from observe.api import incidents, operate, questions, signals
+from observe.api import incidents, judging, operate, questions, signals
 from observe.api.models import Problem
 from observe.api.problems import install
+from observe.errors import Unavailable
 from observe.interfaces import Store
 from observe.store.read import Reader
 from observe.telemetry import REGISTRY
@@ -32,11 +34,13 @@ def create_app(
     replay: Callable[[int, int], Json],
     health: Callable[[], Json] = dict,
     clock: Callable[[], int] = time.time_ns,
+    judge: judging.Judging | None = None,
 ) -> FastAPI:
     """The API over one store.
 
     `audit` and `replay(from_ns, to_ns)` give their answers in the public form; `health` adds to that of /health, and
-    raises Unavailable where the process is not ready; `clock` gives nanoseconds since the epoch.
+    raises Unavailable where the process is not ready; `clock` gives nanoseconds since the epoch. `judge` answers for
+    budgets, versions and backtests; without it there are no such paths.
     """
     app = FastAPI(
         title="observe",
@@ -56,12 +60,20 @@ def create_app(
     app.include_router(signals.router(reader, clock), prefix=PREFIX)
     app.include_router(questions.router(store), prefix=PREFIX)
     app.include_router(operate.router(reader, audit, replay, health, store, clock), prefix=PREFIX)
-    app.get("/metrics", include_in_schema=False)(_prometheus)
+    if judge is not None:
+        app.include_router(judging.router(judge, clock), prefix=PREFIX)
+    app.get("/metrics", include_in_schema=False)(_prometheus(judge))
     return app
 
 
-async def _prometheus() -> Response:
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+def _prometheus(judge: judging.Judging | None) -> Callable[[], Response]:
+    def metrics() -> Response:
+        with contextlib.suppress(Unavailable):
+            if judge is not None:
+                judge.slos()  # sets the gauges of the budgets
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    return metrics
 
 
 async def _careful(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

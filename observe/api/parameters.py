@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -189,3 +189,26 @@ class SilenceBody(Parameters):
     service: Text = Field("*", description="shell pattern")
     comment: Text = ""
     ends_at: Time
+
+
+class CanaryQuery(Range):
+    service: Text
+    baseline: Text = Field(description="service.version of the old one")
+    candidate: Text = Field(description="service.version of the new one")
+
+
+class LabelBody(Parameters):
+    from_: Time = Field(alias="from")
+    to: Time
+    service: Text = Field("", description="default: any")
+    cause: Text = Field("", description="the service or resource that was to blame, where known")
+    name: Text = ""
+
+
+class BacktestBody(Parameters):
+    from_: Time = Field(alias="from")
+    to: Time
+    settings: dict[str, Any] = Field(
+        default={}, max_length=100, description="dotted keys of detect, diagnose, alert, slo and canary"
+    )
+    labels: list[LabelBody] = Field(default=[], max_length=1000, description="what is known to have happened")

@@ -7,11 +7,11 @@ from typing import NoReturn
 
 import click
 
-from observe.cli import bench, questions, run
+from observe.cli import bench, judging, questions, run
 from observe.cli.options import cli
 from observe.errors import Misconfigured, ObserveError, Unavailable
 
-__all__ = ["bench", "cli", "main", "questions", "run"]
+__all__ = ["bench", "cli", "judging", "main", "questions", "run"]
 
 
 def main() -> NoReturn:

@@ -10,7 +10,19 @@ import polars as pl
 
 from observe.frames import AttributeQuestion, Frames
 from observe.settings import RetentionSettings
-from observe.store import attributes, calls, digests, incidents, ledger, looks, migrate, otlp, silences, windows
+from observe.store import (
+    attributes,
+    calls,
+    compare,
+    digests,
+    incidents,
+    ledger,
+    looks,
+    migrate,
+    otlp,
+    silences,
+    windows,
+)
 from observe.store.connect import Pool, translated
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
@@ -93,6 +105,9 @@ class ClickHouseStore:
 
     def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:
         return attributes.count(self, question)
+
+    def of_service(self, service: str, from_ns: int, to_ns: int, /) -> Frames:
+        return compare.of_service(self, service, from_ns, to_ns)
 
     def blocks(self, services: Sequence[str], from_ns: int, to_ns: int, /) -> pl.DataFrame:
         return calls.blocks(self, services, from_ns, to_ns)

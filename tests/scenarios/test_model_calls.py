@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from observe import pipeline
-from observe.detect.canary import compare
+from observe.backtest import Label
+from observe.errors import BadRecord
+from observe.judging import Judging
 from observe.settings import Settings, load
 from observe.store import ClickHouseStore
+from observe.telemetry import SLO_BUDGET
 from observe.types import WINDOW_NS, CauseKind, Incident
 from tests.fixtures.records import CLIENT, INTERNAL, SERVER, Span, batch, request
 
 MINUTE = 60 * 10**9
-BEFORE_MIN, AFTER_MIN = 5, 2.5
+BEFORE_MIN, AFTER_MIN = 4, 2.5
 RATE = 3.0  # conversations a second
 
 
@@ -81,6 +84,9 @@ class Scene:
         settings = load(environ={}, options=dict(options))
         return pipeline.replay(self.reader(settings), self.onset_ns - MINUTE // 2, self.end_ns, settings)
 
+    def judging(self, **options: object) -> Judging:
+        return Judging(self.store, load(environ={}, options=dict(options)), clock=lambda: self.end_ns + 12 * 10**9)
+
     def reader(self, settings: Settings) -> Any:
         return lambda from_ns, to_ns: pipeline.picture(self.store, from_ns, to_ns, settings)
 
@@ -100,6 +106,12 @@ def test_a_slower_engine_under_shorter_prompts_is_an_incident_that_says_so(store
     assert told
     assert "given the tokens" in told[0]
     assert abs(incident.onset_ns - scene.onset_ns) <= 20 * 10**9
+    label = Label(scene.onset_ns, scene.end_ns, "gateway", "engine", "throttled")
+    tried = scene.judging().backtest(scene.onset_ns, scene.end_ns, [label], {"detect.p99_min_increase": 20})
+    assert tried["labels"][0]["incident_id"] is None
+    assert tried["score"]["recall"] == 0
+    with pytest.raises(BadRecord, match="store"):
+        scene.judging().backtest(scene.onset_ns, scene.end_ns, [], {"store": "chdb:///elsewhere"})
 
 
 def test_a_bad_release_beside_the_old_one_is_told_by_its_version(store: ClickHouseStore) -> None:
@@ -109,20 +121,20 @@ def test_a_bad_release_beside_the_old_one_is_told_by_its_version(store: ClickHou
     assert incidents
     first = incidents[0].causes[0]
     assert (first.kind, first.service, first.resource) == (CauseKind.VERSION, "engine", "2")
-    settings = load(environ={})
-    seen = store.frames(scene.onset_ns, scene.end_ns)
-    result = compare(seen, "engine", "1", "2", settings.detect, settings.canary)
-    assert result.verdict == "roll back"
-    assert [check.measure for check in result.checks if check.finding == "worse"] == ["error_ratio"]
+    judged = scene.judging().canary("engine", "1", "2", scene.onset_ns, scene.end_ns)
+    assert judged["verdict"] == "roll back"
+    assert judged["given_tokens"]
+    assert [check["measure"] for check in judged["checks"] if check["finding"] == "worse"] == ["error_ratio"]
+    with pytest.raises(BadRecord, match="versions seen: 1, 2"):
+        scene.judging().canary("engine", "7", "8", scene.onset_ns, scene.end_ns)
 
 
 def test_an_equal_release_beside_the_old_one_is_no_incident(store: ClickHouseStore) -> None:
     scene = Scene(store, 4)
     scene.play(candidate={"share": 0.5, "slower": 1.0, "errors": 0.0})
     assert scene.replay() == []
-    settings = load(environ={})
-    seen = store.frames(scene.onset_ns, scene.end_ns)
-    assert compare(seen, "engine", "1", "2", settings.detect, settings.canary).verdict == "promote"
+    judged = scene.judging().canary("engine", "1", "2", scene.onset_ns, scene.end_ns)
+    assert judged["verdict"] == "promote", judged["reasons"]
 
 
 def test_a_budget_that_burns_is_an_incident_although_nothing_shifted(store: ClickHouseStore) -> None:
@@ -130,5 +142,11 @@ def test_a_budget_that_burns_is_an_incident_although_nothing_shifted(store: Clic
     scene.play()
     promise = {"name": "chat fast", "service": "gateway", "target": 0.95, "latency_ms": 300}
     (incident,) = scene.replay(**{"slo.objectives": [promise]})
+    slos = scene.judging(**{"slo.objectives": [promise, {**promise, "name": "up", "latency_ms": None}]}).slos()
+    fast, up = slos["slos"]
+    assert (fast["firing"], up["firing"]) == (True, False)
+    assert fast["requests"] == up["requests"] == pytest.approx(RATE * 60 * (BEFORE_MIN + AFTER_MIN), abs=40)
+    assert fast["budget_remaining"] < 0 < up["budget_remaining"] == 1.0
+    assert SLO_BUDGET.labels("chat fast")._value.get() == fast["budget_remaining"]
     assert incident.symptoms[0].rule.startswith("slo chat fast")
     assert any(evidence.kind == "slo" for evidence in incident.causes[0].evidence)

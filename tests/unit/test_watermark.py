@@ -74,6 +74,13 @@ def test_nobody_is_waited_for_longer_than_the_settings_say():
     assert max(mark.lags_s(end * SECOND).values()) <= DETECT.max_lag_s + 1e-6
 
 
+def test_what_was_there_at_the_start_says_nothing_of_lags():
+    mark = Watermark(DETECT)
+    mark.saw(progress(a=dict.fromkeys(range(9), 5)), 95 * SECOND)
+    assert mark.lags_s(90 * SECOND) == {"a": DETECT.settle_s}
+    assert mark.passed(90 * SECOND, 102 * SECOND)
+
+
 def test_without_any_source_the_window_settles_by_the_clock():
     mark = Watermark(DETECT)
     assert not mark.passed(0, 11 * SECOND)

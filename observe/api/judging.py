@@ -1,0 +1,58 @@
+"""What judges: error budgets, two versions side by side, other settings on the past."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, Body, Query
+
+from observe.api import models
+from observe.api.parameters import MAX_ROWS_RANGE_S, BacktestBody, CanaryQuery, Range
+from observe.backtest import Label
+from observe.errors import Unavailable
+from observe.types import Json
+
+WAIT_S = 120.0
+
+
+class Judging(Protocol):
+    def slos(self) -> Json: ...
+
+    def canary(self, service: str, baseline: str, candidate: str, from_ns: int, to_ns: int, /) -> Json: ...
+
+    def backtest(
+        self, from_ns: int, to_ns: int, labels: Sequence[Label], values: Mapping[str, Any] | None, /
+    ) -> Json: ...
+
+
+def router(judging: Judging, clock: Callable[[], int]) -> APIRouter:
+    """`slos`, `canary`, `backtest`."""
+    routes = APIRouter(tags=["judging"])
+    testing = threading.Lock()
+
+    @routes.get("/slos", response_model=models.Slos)
+    def slos() -> Json:
+        """Every objective of the settings: what is left of its error budget, and how fast that burns."""
+        return judging.slos()
+
+    @routes.get("/canary", response_model=models.Canary)
+    def canary(query: Annotated[CanaryQuery, Query()]) -> Json:
+        """Two versions of a service, compared within operations, minutes and tokens: promote, hold or roll back."""
+        bounds = query.settled(clock())
+        return judging.canary(query.service, query.baseline, query.candidate, *bounds)
+
+    @routes.post("/backtest", response_model=models.Backtest)
+    def backtest(body: Annotated[BacktestBody, Body()]) -> Json:
+        """The stored windows of a range judged again, with some settings replaced, beside what was recorded."""
+        bounds = Range(from_=body.from_, to=body.to).bounds(clock(), MAX_ROWS_RANGE_S)
+        if not testing.acquire(timeout=WAIT_S):
+            raise Unavailable("another backtest is under way", retry_after_s=30.0)
+        try:
+            labels = [Label(one.from_, one.to, one.service, one.cause, one.name) for one in body.labels]
+            return judging.backtest(*bounds, labels, body.settings)
+        finally:
+            testing.release()
+
+    return routes
