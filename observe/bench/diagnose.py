@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,17 @@ NINETY_FIVE = 1.959964
 
 
 def diagnose(folder: Path, progress: Callable[[int], None] = lambda done: None) -> Json:
-    """Ranks the services of every case. `cases`: one entry each; `scores`: per method, overall and by fault."""
+    """Ranks the services of every case in a folder."""
+    return scored(folder.name, cases(folder), progress)
+
+
+def scored(name: str, given: Iterable[Labelled], progress: Callable[[int], None] = lambda done: None) -> Json:
+    """Ranks the services of every case. `cases`: one entry each; `scores`: per method, overall and by fault; `metrics`:
+    whether the metric named beside the service is right; `resources`: service and metric together, ranked."""
     found = []
     places: dict[str, list[float]] = {"observe": [], "largest_shift": [], "random": []}
     faults = []
-    for labelled in cases(folder):
+    for labelled in given:
         entry, services = _one(labelled)
         found.append(entry)
         progress(len(found))
@@ -43,10 +49,11 @@ def diagnose(folder: Path, progress: Callable[[int], None] = lambda done: None) 
     }
     seconds = [entry["seconds"] for entry in found]
     return {
-        "data": folder.name,
+        "data": name,
         "cases": found,
         "scores": {name: _scores(hits, faults) for name, hits in methods.items()},
         "metrics": _metrics(found),
+        "resources": _resources(found),
         "seconds": {"mean": float(np.mean(seconds or [0.0])), "max": max(seconds, default=0.0)},
     }
 
@@ -62,7 +69,9 @@ def _one(labelled: Labelled) -> tuple[Json, int]:
         "metric": ranked.metric[0] if ranked.metric else "",
         "metric_right": ranked.metric[0] in labelled.metrics if labelled.metrics and ranked.metric else None,
         "place": int(_place(ranked.services, labelled.truth)) or None,
+        "resource_place": _resource_place(ranked.resources, labelled) if labelled.metrics else None,
         "ranked": ranked.services,
+        "resources": [f"{service} {metric}" for service, metric in ranked.resources],
         "scores": [round(score, 4) for score in ranked.score],
         "evidence": {kind: round(values[0], 4) for kind, values in ranked.evidence.items() if values},
         "seconds": round(seconds, 4),
@@ -74,6 +83,20 @@ def _metrics(found: Sequence[Json]) -> Json:
     """Of the cases whose first service is right and whose acceptable metrics are known: is ours one of them?"""
     right = [entry["metric_right"] for entry in found if entry["place"] == 1 and entry["metric_right"] is not None]
     return {"cases": len(right), "right": round(float(np.mean(right)), 4) if right else 0.0}
+
+
+def _resource_place(ranked: Sequence[tuple[str, str]], labelled: Labelled) -> int:
+    """Of the first acceptable metric of the true service; 0 where none is among them."""
+    hits = (
+        i for i, (service, metric) in enumerate(ranked, 1) if service == labelled.truth and metric in labelled.metrics
+    )
+    return next(hits, 0)
+
+
+def _resources(found: Sequence[Json]) -> Json:
+    """Over the cases whose acceptable metrics are known."""
+    known = [entry for entry in found if entry["resource_place"] is not None]
+    return _scores(_hits([entry["resource_place"] for entry in known]), [entry["fault"] for entry in known])
 
 
 def _place(ranked: Sequence[str], truth: str) -> float:
@@ -137,6 +160,9 @@ def text(result: Json) -> str:
         for fault, score in {"overall": scores["overall"], **scores["by_fault"]}.items():
             if score["cases"]:
                 lines.append(f"{method:14} {fault:20} {score['cases']:4}  " + _figures(score))
+    for fault, score in {"overall": result["resources"]["overall"], **result["resources"]["by_fault"]}.items():
+        if score["cases"]:
+            lines.append(f"{'with metric':14} {fault:20} {score['cases']:4}  " + _figures(score))
     return "\n".join(
         [*lines, f"seconds per case: mean {result['seconds']['mean']:.2f}, max {result['seconds']['max']:.2f}"]
     )

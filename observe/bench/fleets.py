@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 
-from observe.bench.graphs import FAULTS, Fault, random_fault, random_fleet
+from observe.bench.graphs import FAULTS, Fault, Fleet, random_fault, random_fleet
 from observe.bench.simulation import START_NS, Simulation
 from observe.detect import detect, gauge_shifts
 from observe.diagnose import diagnose
@@ -31,6 +32,7 @@ class Outcome:
     score: float  # confidence of the first cause that is not `unknown`
     diagnoses: int
     seconds: float
+    both: bool = True  # where there are two faults: both are among the first two causes of some diagnoses
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,64 @@ class Case:
     fault: Fault
     frames: Frames
     end_ns: int
+    also: Fault | None = None  # a second fault, somewhere else, at the same time
+    hidden: frozenset[str] = frozenset()  # services without instrumentation
 
 
 def case(
-    seed: int, services: int, kind: str, *, at_s: float = 600.0, after_s: float = 120.0, rate: float = 20.0
+    seed: int,
+    services: int,
+    kind: str,
+    *,
+    at_s: float = 600.0,
+    after_s: float = 120.0,
+    rate: float = 20.0,
+    also: str = "",
+    hidden: float = 0.0,
+    skew_s: float = 0.0,
 ) -> Case:
-    """The same seed gives the same case."""
+    """The same seed gives the same case. `also`: kind of a second fault; `hidden`: part of the services that have no
+    spans; `skew_s`: how far clocks of hosts are off."""
     rng = np.random.default_rng(seed)
     fleet, fault = random_fault(rng, random_fleet(rng, services), kind, at_s)
+    second = None
+    if also:
+        fleet, second = _elsewhere(rng, fleet, fault, also, at_s)
     seconds = at_s + after_s
-    frames = Simulation(fleet, fault, rng, seconds=seconds, requests_per_s=rate).frames()
-    return Case(seed, fault, frames, START_NS + int(seconds * SECOND_NS))
+    faults = [f for f in (fault, second) if f is not None]
+    frames = Simulation(fleet, faults, rng, seconds=seconds, requests_per_s=rate, skew_s=skew_s).frames()
+    unseen: frozenset[str] = frozenset()
+    if hidden:
+        unseen = frozenset(rng.choice(fleet.services, size=round(hidden * len(fleet.services)), replace=False).tolist())
+        frames = uninstrumented(frames, unseen)
+    return Case(seed, fault, frames, START_NS + int(seconds * SECOND_NS), second, unseen)
+
+
+def _elsewhere(
+    rng: np.random.Generator, fleet: Fleet, first: Fault, kind: str, at_s: float
+) -> tuple[Fleet, Fault | None]:
+    """A second fault that has neither service nor resource in common with the first; None where none is found."""
+    for _ in range(20):
+        changed, fault = random_fault(rng, fleet, kind, at_s)
+        if fault.service != first.service and (not fault.resource or fault.resource != first.resource):
+            return changed, fault
+    return fleet, None
+
+
+def uninstrumented(frames: Frames, services: Collection[str]) -> Frames:
+    """What is left of frames when these services make no spans and pass no trace context on: their callers still see
+    an address and how long it took; below them new traces begin."""
+    unseen = pl.col("callee").is_in(list(services))
+    kept = frames.edges.filter(
+        ~pl.col("caller").is_in(list(services)) & ~(unseen & (pl.col("connection") == "messaging"))
+    )
+    edges = kept.with_columns(
+        callee_operation=pl.when(unseen).then(pl.lit("")).otherwise("callee_operation"),
+        connection=pl.when(unseen).then(pl.lit("external")).otherwise("connection"),
+        server_sum_ms=pl.when(~unseen).then("server_sum_ms"),
+    )
+    seen = ~pl.col("service").is_in(list(services))
+    return replace(frames, windows=frames.windows.filter(seen), selfs=frames.selfs.filter(seen), edges=edges)
 
 
 def score(given: Case, look_s: float | None = None) -> Outcome:
@@ -82,33 +131,42 @@ def _looks(given: Case, look_s: float | None) -> Iterator[int]:
 
 def outcome(given: Case, found: Sequence[Diagnosis], seconds: float) -> Outcome:
     """Where the truth stands in the first diagnosis."""
+    truths = [f for f in (given.fault, given.also) if f is not None]
     causes = found[0].causes if found else ()
-    ranks = [c.rank for c in causes if right(c, given.fault)]
+    ranks = [c.rank for c in causes if any(right(c, fault, given.hidden) for fault in truths)]
     named = [c for c in causes if c.kind is not CauseKind.UNKNOWN]
     first = causes[0] if causes else None
+    hit = [fault for fault in truths if first is not None and right(first, fault, given.hidden)]
+    near = [c for d in found for c in d.causes[:2]]
     return Outcome(
         seed=given.seed,
         fault=given.fault.kind,
         detected=bool(found),
         rank=min(ranks, default=0),
-        resource_right=first is not None and right(first, given.fault) and first.resource == given.fault.resource,
+        resource_right=any(_narrowed(first, fault, given.hidden) for fault in hit) if first else False,
         score=named[0].score if named else 0.0,
         diagnoses=len(found),
         seconds=seconds,
+        both=all(any(right(c, fault, given.hidden) for c in near) for fault in truths),
     )
 
 
-def right(cause: Cause, fault: Fault) -> bool:
-    """Whether a cause names the fault's service; for a shared database or host, the thing itself counts."""
+def right(cause: Cause, fault: Fault, hidden: Collection[str] = ()) -> bool:
+    """Whether a cause names the fault's service; for a shared database or host, the thing itself counts. Of a service
+    without spans all that can be named is its address."""
     if cause.kind is CauseKind.UNKNOWN:
         return False
-    if fault.kind == "host":
-        return cause.resource == fault.resource
-    if fault.kind == "database":
+    if fault.service in hidden and fault.kind != "traffic":
+        return cause.resource == fault.service
+    if fault.kind in ("host", "database"):
         return cause.resource == fault.resource
     if fault.kind == "traffic":
         return cause.kind is CauseKind.TRAFFIC
     return cause.service == fault.service and cause.kind is not CauseKind.TRAFFIC
+
+
+def _narrowed(cause: Cause, fault: Fault, hidden: Collection[str]) -> bool:
+    return fault.service in hidden or cause.resource == fault.resource
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
@@ -122,6 +180,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "ac1": _share([o.rank == 1 for o in seen]),
         "ac3": _share([1 <= o.rank <= 3 for o in seen]),
         "resource": _share([o.resource_right for o in seen]),
+        "both": _share([o.both for o in seen]),
         "one_diagnosis": _share([o.diagnoses == 1 for o in seen]),
         "fault_free": len(quiet),
         "fault_free_detected": sum(o.detected for o in quiet),
@@ -139,9 +198,13 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
             if kind != "none" and (group := [o for o in faulty if o.fault == kind])
         },
         "calibration": [
-            {"score": f"{low:.1f}-{low + 0.2:.1f}", "cases": len(some), "right": _share([o.rank == 1 for o in some])}
-            for low in (0.0, 0.2, 0.4, 0.6, 0.8)
-            if (some := [o for o in seen if low < o.score <= low + 0.2])
+            {
+                "score": round(float(np.mean([o.score for o in some])), 3),
+                "cases": len(some),
+                "right": _share([o.rank == 1 for o in some]),
+            }
+            for low in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
+            if (some := [o for o in seen if low < o.score <= (low + 0.1 if low >= 0.8 else low + 0.2)])
         ],
     }
 

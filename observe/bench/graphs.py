@@ -27,6 +27,8 @@ FAULTS = (
     "host",
     "timeout",
     "traffic",
+    "crash",
+    "repeats",
     "none",
 )
 
@@ -176,13 +178,19 @@ def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float 
     if kind == "errors":
         return fleet, replace(fault, probability=float(rng.uniform(0.1, 0.6)))
     if kind == "timeout":
-        called = {
-            fleet.operations[c.callee].service for o in fleet.operations for c in o.calls if c.callee >= 0 and c.waits
-        }
-        service = str(rng.choice([s for s in heavy if s in called] or heavy))
+        service = _called(rng, fleet, heavy)
         return fleet, replace(
             fault, service=service, factor=1.0, extra_ms=8000.0, probability=float(rng.uniform(0.1, 0.9))
         )
+    if kind == "crash":
+        service = _called(rng, fleet, heavy)
+        return fleet, replace(
+            fault, service=service, factor=1.0, extra_ms=0.0, probability=float(rng.choice([1.0, 0.5]))
+        )
+    if kind == "repeats":
+        callers = {o.service for o in fleet.operations if any(c.waits for c in o.calls)}
+        service = str(rng.choice([s for s in heavy if s in callers] or heavy))
+        return fleet, replace(fault, service=service, factor=float(rng.integers(3, 7)), extra_ms=0.0, probability=1.0)
     if kind == "traffic":
         return fleet, replace(fault, service=fleet.operations[fleet.roots[0]].service, factor=2.5, probability=1.0)
     if kind == "database":
@@ -219,6 +227,14 @@ def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float 
             host = str(rng.choice(shared))
             return fleet, replace(fault, service="", resource=host, probability=1.0, instances=frozenset(on[host]))
     return fleet, replace(fault, kind="network" if kind == "network" else "latency")
+
+
+def _called(rng: np.random.Generator, fleet: Fleet, heavy: Sequence[str]) -> str:
+    """One of `heavy` that others wait for."""
+    called = {
+        fleet.operations[c.callee].service for o in fleet.operations for c in o.calls if c.callee >= 0 and c.waits
+    }
+    return str(rng.choice([s for s in heavy if s in called] or list(heavy)))
 
 
 def _released(fleet: Fleet, fault: Fault, replaced: int) -> tuple[Fleet, Fault]:

@@ -7,6 +7,7 @@ the span's duration minus the union of its children, which here is exactly its o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,7 @@ class _Spans:
 @dataclass(frozen=True, slots=True)
 class _Calls:
     key: tuple[str, str, str, str, str]  # caller, caller_operation, callee, callee_operation, connection
+    instance: Ints  # of the caller
     end: Floats
     client: Floats
     server: Floats  # nan for virtual nodes
@@ -52,13 +54,15 @@ class Simulation:
     def __init__(
         self,
         fleet: Fleet,
-        fault: Fault,
+        faults: Sequence[Fault],
         rng: np.random.Generator,
         *,
         seconds: float = 720.0,
         requests_per_s: float = 20.0,
+        skew_s: float = 0.0,
     ) -> None:
-        self.fleet, self.fault, self.rng = fleet, fault, rng
+        """`skew_s`: how far the clocks of hosts are off, as a standard deviation."""
+        self.fleet, self.faults, self.rng = fleet, tuple(faults), rng
         self.seconds, self.requests_per_s = seconds, requests_per_s
         self.windows = int(seconds / 10) + 60
         services = fleet.services
@@ -67,8 +71,14 @@ class Simulation:
         self._mood = np.exp(rng.normal(0, rng.uniform(0.02, 0.06, (len(services), 1)), (len(services), self.windows)))
         self._busy = rng.uniform(0.1, 0.33, len(services))
         self._first = {s: fleet.instances_of(s)[0] for s in services}
+        hosts = sorted({i.host for i in fleet.instances})
+        off_ms = dict(zip(hosts, rng.normal(0, skew_s * 1000, len(hosts)), strict=True)) if skew_s else {}
+        self._off_ms = np.array([off_ms.get(i.host, 0.0) for i in fleet.instances])
         self._spans: list[_Spans] = []
         self._calls: list[_Calls] = []
+
+    def _of(self, *kinds: str) -> list[Fault]:
+        return [fault for fault in self.faults if fault.kind in kinds]
 
     def frames(self) -> Frames:
         for root, start in self._arrivals():
@@ -82,8 +92,8 @@ class Simulation:
         second = np.arange(int(self.seconds))
         for root in self.fleet.roots:
             rate = self.requests_per_s / len(self.fleet.roots) * (1 + 0.15 * np.sin(second / 240 + root))
-            if self.fault.kind == "traffic":
-                rate = rate * np.where(second >= self.fault.at_s, self.fault.factor, 1.0)
+            for fault in self._of("traffic"):
+                rate = rate * np.where(second >= fault.at_s, fault.factor, 1.0)
             count = self.rng.poisson(rate)
             found.append((root, np.sort(np.repeat(second, count) + self.rng.random(int(count.sum()))) * 1000.0))
         return found
@@ -107,6 +117,15 @@ class Simulation:
                 if not len(taken):
                     continue
                 end, bad = self._call(operation.service, call, cursor[taken], request[taken], instance[taken], depth)
+                for fault in self._of("repeats"):
+                    if fault.service != operation.service:
+                        continue
+                    hit = np.flatnonzero(self._hit(fault, start[taken]))
+                    for _ in range(round(fault.factor) - 1 if len(hit) else 0):
+                        more = taken[hit]
+                        end[hit], bad[hit] = self._call(
+                            operation.service, call, end[hit], request[more], instance[more], depth
+                        )
                 ends[taken] = np.maximum(ends[taken], end)
                 failed[taken] |= bad & (self.rng.random(len(taken)) < 0.95)
             cursor = np.where(alive, ends + piece, cursor)
@@ -136,7 +155,9 @@ class Simulation:
             name = f"query {call.virtual}"
             self._spans.append(_Spans((caller, name, "Client"), request, instance, end, duration, duration, bad, bad))
             nothing = np.full(len(start), np.nan)
-            self._calls.append(_Calls((caller, name, call.virtual, "", "database"), end, duration, nothing, bad))
+            self._calls.append(
+                _Calls((caller, name, call.virtual, "", "database"), instance, end, duration, nothing, bad)
+            )
             return end, bad
         if not call.waits:
             self._send(caller, call, start, request, instance, depth)
@@ -151,6 +172,18 @@ class Simulation:
         self, caller: str, call: Call, start: Floats, request: Ints, instance: Ints, depth: int
     ) -> tuple[Floats, Bools]:
         callee = self.fleet.operations[call.callee]
+        end, bad = start.copy(), np.zeros(len(start), bool)
+        lost = self._lost(callee.service, start)
+        for at, arrives in ((np.flatnonzero(lost), False), (np.flatnonzero(~lost), True)):
+            if len(at):
+                reach = self._arriving if arrives else self._refused
+                end[at], bad[at] = reach(caller, call, start[at], request[at], instance[at], depth)
+        return end, bad
+
+    def _arriving(
+        self, caller: str, call: Call, start: Floats, request: Ints, instance: Ints, depth: int
+    ) -> tuple[Floats, Bools]:
+        callee = self.fleet.operations[call.callee]
         way = self._edge_ms(caller, callee.service, call.edge_ms, start)
         done, failed = self._visit(call.callee, start + way / 2, request, depth + 1)
         server = done - start - way / 2
@@ -161,8 +194,19 @@ class Simulation:
         origin = late & ~failed
         self._spans.append(_Spans((caller, "GET", "Client"), request, instance, end, end - start, own, bad, origin))
         key = (caller, "GET", callee.service, callee.name, "direct")
-        self._calls.append(_Calls(key, end, end - start, server, bad))
+        self._calls.append(_Calls(key, instance, end, end - start, server, bad))
         return end, bad
+
+    def _refused(
+        self, caller: str, call: Call, start: Floats, request: Ints, instance: Ints, depth: int
+    ) -> tuple[Floats, Bools]:
+        """Nobody listens: the caller has a failed span and an address, the callee has nothing."""
+        way = self.rng.lognormal(np.log(call.edge_ms), 0.5, len(start))
+        bad, nothing = np.ones(len(start), bool), np.full(len(start), np.nan)
+        self._spans.append(_Spans((caller, "GET", "Client"), request, instance, start + way, way, way, bad, bad))
+        key = (caller, "GET", self.fleet.operations[call.callee].service, "", "external")
+        self._calls.append(_Calls(key, instance, start + way, way, nothing, bad))
+        return start + way, bad
 
     def _send(self, caller: str, call: Call, start: Floats, request: Ints, instance: Ints, depth: int) -> None:
         """A message: the consumer works after the producer has gone on."""
@@ -173,61 +217,72 @@ class Simulation:
         key = (caller, "send", "Producer")
         self._spans.append(_Spans(key, request, instance, start + nothing, nothing, nothing, fine, fine))
         edge = (caller, "send", callee.service, callee.name, "messaging")
-        self._calls.append(_Calls(edge, done, nothing, done - start - way, failed))
+        self._calls.append(_Calls(edge, instance, done, nothing, done - start - way, failed))
 
     # ── what the fault does ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _during(self, at: Floats) -> Bools:
-        return np.asarray(at >= self.fault.at_s * 1000.0)
+    def _hit(self, fault: Fault, start: Floats) -> Bools:
+        during = start >= fault.at_s * 1000.0
+        return np.asarray(during & (self.rng.random(len(start)) < fault.probability))
 
-    def _hit(self, start: Floats) -> Bools:
-        return self._during(start) & (self.rng.random(len(start)) < self.fault.probability)
+    def _lost(self, service: str, start: Floats) -> Bools:
+        lost = np.zeros(len(start), bool)
+        for fault in self._of("crash"):
+            if fault.service == service:
+                lost |= self._hit(fault, start)
+        return lost
 
     def _instance(self, service: str, start: Floats) -> Ints:
         """The instance that serves each request: any of the service's, a new release taking over from an old one."""
         members = self.fleet.instances_of(service)
-        if self.fault.kind != "version" or service != self.fault.service:
-            return self.rng.choice(members, size=len(start))
-        (fresh,) = self.fault.instances
-        replaced = next(i for i in members if self.fleet.instances[fresh].name == self.fleet.instances[i].name + "-new")
-        chosen = self.rng.choice([i for i in members if i != fresh], size=len(start))
-        return np.where((chosen == replaced) & self._during(start), fresh, chosen)
+        for fault in self._of("version"):
+            if fault.service != service:
+                continue
+            (fresh,) = fault.instances
+            name = self.fleet.instances[fresh].name
+            replaced = next(i for i in members if name == self.fleet.instances[i].name + "-new")
+            chosen = self.rng.choice([i for i in members if i != fresh], size=len(start))
+            return np.where((chosen == replaced) & (start >= fault.at_s * 1000.0), fresh, chosen)
+        return self.rng.choice(members, size=len(start))
 
     def _own_ms(self, service: str, mean_ms: float, sigma: float, instance: Ints, start: Floats) -> Floats:
         row = self._row[service]
         window = np.minimum((start / WINDOW_MS).astype(np.int64), self.windows - 1)
         own = self.rng.lognormal(np.log(mean_ms) - sigma**2 / 2, sigma, len(start)) * self._mood[row, window]
-        if self.fault.kind == "traffic":
-            busy = self._busy[row] * np.where(self._during(start), self.fault.factor, 1.0)
+        for fault in self._of("traffic"):
+            busy = self._busy[row] * np.where(start >= fault.at_s * 1000.0, fault.factor, 1.0)
             own = own * (1 - self._busy[row]) / (1 - busy)
-        if self.fault.kind == "host":
-            return np.asarray(np.where(self._hit(start) & self._among(instance), own * self.fault.factor, own))
-        if self.fault.service != service or self.fault.kind not in ("latency", "instance", "version", "gpu", "timeout"):
-            return np.asarray(own)
-        hit = self._hit(start) & (self._among(instance) if self.fault.instances else True)
-        return np.asarray(np.where(hit, own * self.fault.factor + self.fault.extra_ms, own))
-
-    def _among(self, instance: Ints) -> Bools:
-        return np.isin(instance, list(self.fault.instances))
+        for fault in self._of("host"):
+            own = np.where(self._hit(fault, start) & _among(fault, instance), own * fault.factor, own)
+        for fault in self._of("latency", "instance", "version", "gpu", "timeout"):
+            if fault.service == service:
+                hit = self._hit(fault, start) & (_among(fault, instance) if fault.instances else True)
+                own = np.where(hit, own * fault.factor + fault.extra_ms, own)
+        return np.asarray(own)
 
     def _error_ratio(self, service: str, ratio: float, instance: Ints, start: Floats) -> Floats:
-        if self.fault.kind == "errors" and service == self.fault.service:
-            return np.where(self._during(start), self.fault.probability, ratio)
-        return np.full(len(start), ratio)
+        found = np.full(len(start), ratio)
+        for fault in self._of("errors"):
+            if fault.service == service:
+                found = np.where(start >= fault.at_s * 1000.0, fault.probability, found)
+        return found
 
     def _virtual_ms(self, caller: str, call: Call, start: Floats) -> Floats:
-        base = self.rng.lognormal(np.log(call.edge_ms), 0.5, len(start))
-        if self.fault.kind == "network" and self.fault.service == caller:
-            return np.asarray(np.where(self._hit(start), base + self.fault.extra_ms, base))
-        if self.fault.kind != "database" or call.virtual != self.fault.resource:
-            return base
-        return np.asarray(np.where(self._hit(start), base * self.fault.factor + self.fault.extra_ms, base))
+        took = self.rng.lognormal(np.log(call.edge_ms), 0.5, len(start))
+        for fault in self._of("network"):
+            if fault.service == caller:
+                took = np.where(self._hit(fault, start), took + fault.extra_ms, took)
+        for fault in self._of("database"):
+            if fault.resource == call.virtual:
+                took = np.where(self._hit(fault, start), took * fault.factor + fault.extra_ms, took)
+        return np.asarray(took)
 
     def _edge_ms(self, caller: str, callee: str, mean_ms: float, start: Floats) -> Floats:
-        base = self.rng.lognormal(np.log(mean_ms), 0.5, len(start))
-        if self.fault.kind != "network" or self.fault.service not in (caller, callee):
-            return base
-        return np.asarray(np.where(self._hit(start), base + self.fault.extra_ms, base))
+        took = self.rng.lognormal(np.log(mean_ms), 0.5, len(start))
+        for fault in self._of("network"):
+            if fault.service in (caller, callee):
+                took = np.where(self._hit(fault, start), took + fault.extra_ms, took)
+        return np.asarray(took)
 
     # ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -238,14 +293,14 @@ class Simulation:
             "key": np.repeat([number[s.key] for s in self._spans], [len(s.end) for s in self._spans]),
             "request": np.concatenate([s.request for s in self._spans]),
             "instance_no": np.concatenate([s.instance for s in self._spans]),
-            "end": np.concatenate([s.end for s in self._spans]),
+            "end": np.concatenate([s.end + self._off_ms[s.instance] for s in self._spans]),
             "duration": np.concatenate([s.duration for s in self._spans]),
             "own": np.concatenate([s.own for s in self._spans]),
             "error": np.concatenate([s.error for s in self._spans]),
             "origin": np.concatenate([s.origin for s in self._spans]),
         }
         names = pl.DataFrame(keys, schema=["service", "operation", "kind"], orient="row").with_row_index("key")
-        table = pl.DataFrame(columns).filter(pl.col("end") < self.seconds * 1000.0)
+        table = pl.DataFrame(columns).filter(pl.col("end").is_between(0.0, self.seconds * 1000.0, closed="left"))
         instances = pl.DataFrame(
             [(i.name, i.version, i.host) for i in self.fleet.instances],
             schema=["instance", "version", "host"],
@@ -263,12 +318,12 @@ class Simulation:
         table = pl.DataFrame(
             {
                 "key": np.repeat([number[c.key] for c in self._calls], [len(c.end) for c in self._calls]),
-                "end": np.concatenate([c.end for c in self._calls]),
+                "end": np.concatenate([c.end + self._off_ms[c.instance] for c in self._calls]),
                 "client": np.concatenate([c.client for c in self._calls]),
                 "server": np.concatenate([c.server for c in self._calls]),
                 "error": np.concatenate([c.error for c in self._calls]),
             }
-        ).filter(pl.col("end") < self.seconds * 1000.0)
+        ).filter(pl.col("end").is_between(0.0, self.seconds * 1000.0, closed="left"))
         names = pl.DataFrame(
             keys, schema=["caller", "caller_operation", "callee", "callee_operation", "connection"], orient="row"
         ).with_row_index("key")
@@ -284,7 +339,8 @@ class Simulation:
         for i, instance in enumerate(self.fleet.instances):
             if not instance.gpu:
                 continue
-            hot = (at >= self.fault.at_s / 10) & (self.fault.kind == "gpu") & (i in self.fault.instances)
+            since = [fault.at_s / 10 for fault in self._of("gpu") if i in fault.instances]
+            hot = at >= min(since, default=np.inf)
             series = {
                 ("DCGM_FI_DEV_SM_CLOCK", "MHz"): np.where(hot, 900.0, 1980.0) + self.rng.normal(0, 5, count),
                 ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", "1"): np.where(hot, 64.0, 0.0),
@@ -315,6 +371,10 @@ class Simulation:
         if not parts:
             return pl.DataFrame(schema=GAUGE_WINDOWS)
         return pl.concat(parts).cast(GAUGE_WINDOWS).sort("window_start_ns", "host", "hw_id", "metric")  # type: ignore[arg-type]
+
+
+def _among(fault: Fault, instance: Ints) -> Bools:
+    return np.isin(instance, list(fault.instances))
 
 
 def _groups(calls: tuple[Call, ...]) -> list[list[Call]]:

@@ -39,17 +39,31 @@ def bench_ingest(spans: int, stream: str | None, store: str | None, servers: tup
 
 
 @bench.command(name="diagnose")
-@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@click.option(
+    "--made-up", type=click.IntRange(1), metavar="CASES", help="recordings made up in many dialects, no spans"
+)
+@click.option("--seed", type=click.IntRange(0), default=2, show_default=True, help="of --made-up")
+@click.option("--services", "sizes", type=click.IntRange(20), multiple=True, help="how many, for speed; repeatable")
 @as_json
-def bench_diagnose(data: Path, as_json: bool) -> int:
-    """Root causes of the labelled cases in a folder: ranked services, and how often they are right."""
-    from observe.bench import diagnose
+def bench_diagnose(data: Path | None, made_up: int | None, seed: int, sizes: tuple[int, ...], as_json: bool) -> int:
+    """With --data the root causes of the labelled cases in a folder: ranked services, and how often they are right.
+    Without it the seconds from what was noticed to ranked causes by size of the fleet."""
+    from observe.bench import diagnose, recorded, speed
 
-    result = diagnose.diagnose(data, progress=count("cases"))
+    if sum((data is not None, made_up is not None, bool(sizes))) > 1:
+        raise click.UsageError("--data, --made-up and --services exclude each other")
+    if data is not None:
+        result = diagnose.diagnose(data, progress=count("cases"))
+    elif made_up is not None:
+        result = diagnose.scored("made up", recorded.recorded(seed, made_up), progress=count("cases"))
+    else:
+        wanted = [(size, 5 * size) for size in sorted(sizes)] or speed.SIZES
+        result = speed.speed(wanted, progress=count("services"))
     if as_json:
         print_json(result)
     else:
-        click.echo(diagnose.text(result))
+        click.echo(diagnose.text(result) if "cases" in result else speed.text(result))
     return 0
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from observe.diagnose.addresses import resolved
+from observe.diagnose.behind import behind
 from observe.diagnose.blame import RELEASED, Blamer, blamer
 from observe.diagnose.exemplars import exemplars, lost_exemplars
 from observe.diagnose.explain import evidence, ruled_out, unknown
@@ -81,7 +82,8 @@ def _explained(
         members = [seen[i] for i in group.members]
         felt = impact(members, frames, view)
         found.append(court.diagnosis(members, [blames[i] for i in group.members], felt))
-    return sorted(found, key=lambda d: (-len(d.symptoms), min(s.onset_ns for s in d.symptoms), d.causes[0].service))
+    found.sort(key=lambda d: (-len(d.symptoms), min(s.onset_ns for s in d.symptoms), d.causes[0].service))
+    return behind(found)
 
 
 def _shared(blame: Floats, hosts: Mapping[str, tuple[int, ...]], view: Picture) -> Floats:

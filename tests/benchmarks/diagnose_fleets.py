@@ -7,8 +7,40 @@ import json
 import sys
 from dataclasses import asdict
 
-from observe.bench.fleets import case, score, summary
+import numpy as np
+
+from observe.bench.fleets import Case, case, score, summary
 from observe.bench.graphs import FAULTS
+
+TOGETHER = ("latency", "errors", "database", "instance", "network")
+"""Kinds of a second fault."""
+
+
+def _plain(options: argparse.Namespace, number: int, kind: str) -> Case:
+    also = TOGETHER[(number // len(options.kinds)) % len(TOGETHER)] if options.two else ""
+    return case(
+        options.seed + number,
+        options.services,
+        kind,
+        rate=options.rate,
+        also=also,
+        hidden=options.hidden,
+        skew_s=options.skew_s,
+    )
+
+
+def _mixed(seed: int, kind: str) -> Case:
+    """What the confidence is judged on: nobody knows beforehand how good the data are."""
+    rng = np.random.default_rng([seed, 7])
+    return case(
+        seed,
+        int(rng.choice([10, 20, 40])),
+        kind,
+        rate=float(rng.choice([4.0, 10.0, 20.0])),
+        also=str(rng.choice(TOGETHER)) if kind != "none" and rng.random() < 0.25 else "",
+        hidden=float(rng.choice([0.0, 0.2])),
+        skew_s=float(rng.choice([0.0, 2.0])),
+    )
 
 
 def main() -> None:
@@ -19,12 +51,16 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--look-s", type=float, default=None, help="diagnose this long after the fault")
     parser.add_argument("--kinds", nargs="*", default=list(FAULTS))
+    parser.add_argument("--hidden", type=float, default=0.0, help="part of the services without instrumentation")
+    parser.add_argument("--skew-s", type=float, default=0.0, help="how far the clocks of hosts are off")
+    parser.add_argument("--two", action="store_true", help="two faults at once")
+    parser.add_argument("--mixed", action="store_true", help="every case another size, rate, and trouble with the data")
     parser.add_argument("--wrong", action="store_true", help="list the cases whose first cause is wrong, on stderr")
     options = parser.parse_args()
     outcomes = []
     for i in range(options.cases):
         kind = options.kinds[i % len(options.kinds)]
-        found = score(case(options.seed + i, options.services, kind, rate=options.rate), options.look_s)
+        found = score(_mixed(options.seed + i, kind) if options.mixed else _plain(options, i, kind), options.look_s)
         outcomes.append(found)
         if options.wrong and found.fault != "none" and not (found.rank == 1 and found.resource_right):
             print(asdict(found), file=sys.stderr)

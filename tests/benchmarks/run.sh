@@ -18,8 +18,12 @@ say "receivers: OTLP/gRPC to Kafka"
 "$python" -m tests.benchmarks.rivals.receive --json
 say "detection on simulated services"
 "$python" -m tests.benchmarks.detect_simulation
+say "from what was noticed to ranked causes, by size"
+"$observe" bench diagnose --json
+say "diagnosis on made-up recordings"
+"$observe" bench diagnose --made-up 70 --json
 say "diagnosis on simulated fleets"
-"$python" -m tests.benchmarks.diagnose_fleets --cases 20
+"$python" -m tests.benchmarks.diagnose_fleets --cases 26 --mixed
 say "from OTLP to the first cause, random fleets"
 "$python" -m tests.benchmarks.replay_fleets --seeds 105 109 114 116
 if [ -n "${BENCH_DATA:-}" ]; then

@@ -7,7 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from observe.bench.fleets import case, outcome, score, summary
+from observe.bench.fleets import case, outcome, score, summary, uninstrumented
 from observe.bench.graphs import FAULTS
 from observe.bench.simulation import START_NS
 from observe.diagnose import diagnose
@@ -145,3 +145,30 @@ def test_evidence_has_numbers_and_the_path_ends_at_the_cause():
 def test_a_quiet_case_counts_as_not_detected():
     quiet = outcome(small(21, "none"), [], 0.0)
     assert (quiet.detected, summary([quiet])["fault_free_detected"]) == (False, 0)
+
+
+@pytest.mark.parametrize("kinds", [("errors", "database"), ("latency", "crash")])
+def test_two_faults_at_once_are_both_named(kinds):
+    first, second = kinds
+    outcomes = [score(small_with(seed, first, also=second)) for seed in (31, 32)]
+    assert all(o.detected and o.rank == 1 for o in outcomes)
+    assert sum(o.both for o in outcomes) >= 1
+
+
+def test_clocks_that_are_off_change_no_cause():
+    found = score(small_with(12, "latency", skew_s=2.0))
+    assert (found.rank, found.resource_right) == (1, True)
+
+
+def test_services_without_spans_are_addresses():
+    given = small_with(12, "latency")
+    hidden = uninstrumented(given.frames, {given.fault.service})
+    assert given.fault.service not in hidden.selfs["service"].unique().to_list()
+    into = hidden.edges.filter(pl.col("callee") == given.fault.service)
+    assert into["server_sum_ms"].null_count() == into.height
+    found = score(replace(given, frames=hidden, hidden=frozenset({given.fault.service})))
+    assert not found.detected or found.rank == 1
+
+
+def small_with(seed, kind, **more):
+    return case(seed, 8, kind, at_s=300.0, after_s=90.0, rate=10.0, **more)

@@ -103,7 +103,34 @@ def test_the_command_prints_json_and_lines(folder):
     assert set(body["scores"]) == {"observe", "largest_shift", "random"}
     lines = CliRunner().invoke(cli, ["bench", "diagnose", "--data", str(folder)]).stdout
     assert "AC@1 0.50 [" in lines
-    assert CliRunner().invoke(cli, ["bench", "diagnose"]).exit_code == 2
+    both = ["bench", "diagnose", "--data", str(folder), "--made-up", "3"]
+    assert CliRunner().invoke(cli, both).exit_code == 2
+
+
+def test_service_and_metric_are_scored_together(folder):
+    result = diagnose.diagnose(folder)
+    for case in result["cases"]:
+        first = case["resources"][0].split()
+        assert first[0] in case["ranked"][:2]
+        assert len(case["resources"]) == len(set(case["resources"])) <= 10
+    known = [case for case in result["cases"] if case["resource_place"] is not None]
+    assert result["resources"]["overall"]["cases"] == len(known)
+
+
+def test_made_up_recordings_are_scored_by_the_same_command():
+    ran = CliRunner().invoke(cli, ["bench", "diagnose", "--made-up", "3", "--json"])
+    assert ran.exit_code == 0, ran.output
+    body = orjson.loads(ran.stdout)
+    assert [case["fault"] for case in body["cases"]] == ["cpu", "memory", "disk"]
+
+
+def test_without_data_the_command_measures_speed():
+    ran = CliRunner().invoke(cli, ["bench", "diagnose", "--services", "30", "--json"])
+    assert ran.exit_code == 0, ran.output
+    (entry,) = orjson.loads(ran.stdout)["sizes"]
+    assert (entry["services"], entry["edges"]) == (30, 150)
+    assert [entry[key] for key in ("first_right", "plain_first_right", "plain_finished")] == [True] * 3
+    assert entry["seconds"] > 0
 
 
 def test_two_runs_rank_alike(folder):

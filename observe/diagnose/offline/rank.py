@@ -18,9 +18,14 @@ from observe.diagnose.offline.trees import called, trees, with_leads
 from observe.diagnose.offline.waiting import waiting
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 TRUST = {"waiting": 0.95, "stops": 0.9, "news": 0.5, "resource": 0.6, "own": 0.6, "silence": 0.8, "any": 0.02}
 """How far each kind of evidence is believed at most. What is seen in requests themselves comes before what pods use."""
+LESS = 0.7
+"""What each next metric of a service counts for, of the one before."""
+MOST = 10
+"""Metrics that are told."""
 BESIDE_SPANS = 0.2
 """Trust in `own` where there are spans: they measure the same, request by request."""
 
@@ -31,6 +36,7 @@ class Ranked:
 
     services: list[str]
     metric: list[str]  # the service's own that moved most clearly; "" where it has none
+    resources: list[tuple[str, str]]  # (service, metric), most suspect first, MOST of them
     score: list[float]
     evidence: dict[str, list[float]]
 
@@ -51,21 +57,39 @@ def rank(case: Case) -> Ranked:
     trust = TRUST | ({"own": BESIDE_SPANS} if "waiting" in evidence else {})
     score = 1 - np.prod([1 - trust[kind] * value for kind, value in evidence.items()], axis=0)
     order = np.lexsort((where.names, -score))
+    clearest = _clearest(moved)
     return Ranked(
         where.names[order].tolist(),
-        _loudest(moved, where)[order].tolist(),
+        _loudest(moved, where, clearest)[order].tolist(),
+        _resources(moved, where, clearest, score),
         score[order].tolist(),
         {kind: value[order].tolist() for kind, value in evidence.items()},
     )
 
 
-def _loudest(moved: Shifts, where: Places) -> NDArray[np.str_]:
+def _clearest(moved: Shifts) -> Ints:
+    """Series, those that moved most clearly last; what a service does comes before what that does to requests."""
     says = np.maximum(surprise(moved.up), FALLEN * surprise(moved.down))
-    cause = moved.of("resource", "network") & (certainty(moved.up) > 0.5)  # comes before what it does to requests
-    order = np.lexsort((moved.metric, -says, ~cause))[::-1]
+    cause = moved.of("resource", "network") & (certainty(moved.up) > 0.5)
+    return np.asarray(np.lexsort((moved.metric, -says, ~cause))[::-1], dtype=np.int64)
+
+
+def _loudest(moved: Shifts, where: Places, clearest: Ints) -> NDArray[np.str_]:
     found = np.full(len(where.names), "", dtype=moved.metric.dtype if len(moved.metric) else np.str_)
-    found[where.index(moved.service[order])] = moved.metric[order]  # the last one written is the clearest
+    found[where.index(moved.service[clearest])] = moved.metric[clearest]  # the last one written is the clearest
     return found
+
+
+def _resources(moved: Shifts, where: Places, clearest: Ints, score: Floats) -> list[tuple[str, str]]:
+    """Metrics of likely services, the clearest of each first."""
+    service = where.index(moved.service[clearest[::-1]])
+    place = np.zeros(len(service))
+    for number in np.unique(service).tolist():
+        mine = service == number
+        place[mine] = np.arange(int(mine.sum()))
+    order = np.argsort(-score[service] * LESS**place, kind="stable")[:MOST]
+    series = clearest[::-1][order]
+    return list(zip(moved.service[series].tolist(), moved.metric[series].tolist(), strict=True))
 
 
 def _from_metrics(moved: Shifts, where: Places) -> dict[str, Floats]:
