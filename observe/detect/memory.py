@@ -125,6 +125,8 @@ class Memory:
         if self.end == 0:
             self.end = first
         first = max(min(first, self.end), end - self.length)
+        skipped = np.arange(max(self.end, first - self.length), first) % self.length
+        self.requests[skipped], self._live[skipped] = 0, False
         number = pl.col("window_start_ns") // WINDOW_NS
         if windows.height:
             self.last = max(self.last, int(windows["window_start_ns"].max()) // WINDOW_NS)  # type: ignore[arg-type]

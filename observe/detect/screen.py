@@ -142,17 +142,18 @@ def _traffic(memory: Memory, settings: DetectSettings) -> Bools:
     whole: Bools = np.asarray(memory.live[rows_of(starts, memory)].all(axis=1))
     least, most = np.full(memory.series, np.inf, np.float32), np.zeros(memory.series, np.float32)
     now = _sum(memory, rows[-1])
-    for minute in range(minutes - 1):  # a loop over windows
+    before = max(1, minutes - memory.newest // MINUTE)  # as many as the widest guard leaves: no fault of minutes
+    for minute in range(before):  # a loop over windows
         if whole[minute]:
             total = _sum(memory, rows[minute])
             least = np.where(memory.first <= starts[minute], np.minimum(least, total), least)
             most = np.maximum(most, total)
     part = SLACK * settings.traffic_min_change
-    fell: Bools = np.asarray((now < least) & np.isfinite(least))
+    fell: Bools = np.asarray(now < least)
     rose: Bools = np.asarray(now > most)
     at = np.flatnonzero((fell | rose) & (most >= settings.min_requests))
     found = np.zeros(memory.series, dtype=bool)
-    usual = _usual(memory, rows[:-1][whole[:-1]], starts[:-1][whole[:-1]], at)
+    usual = _usual(memory, rows[:before][whole[:before]], starts[:before][whole[:before]], at)
     found[at] = np.where(fell[at], now[at] <= (1.0 - part) * usual, now[at] >= (1.0 + part) * usual)
     return found
 

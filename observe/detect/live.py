@@ -1,0 +1,59 @@
+"""Detection as watching does it: a memory of all series, a screen, and the exact tests on what passes.
+
+It tells what `detect` tells of the same frames; the screen only saves work. docs/detection.md says how that is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from observe.detect.grid import span_of
+from observe.detect.memory import Memory
+from observe.detect.screen import screen
+from observe.detect.shifts import detect
+from observe.frames import Frames
+from observe.settings import DetectSettings
+from observe.types import WINDOW_NS, Interval, Shift
+
+
+def detect_live(
+    memory: Memory,
+    frames: Frames,
+    now_ns: int,
+    settings: DetectSettings,
+    abnormal: Sequence[Interval] = (),
+    always: Set[str] = frozenset(),
+) -> list[Shift]:
+    """The shifts of `frames`, which hold every series as for `detect`; brings the memory up to date.
+
+    `always` are services that no screen may pass over: those whose windows were changed after they were read.
+    """
+    if any(not interval.service for interval in abnormal):
+        return detect(frames, now_ns, settings, abnormal)
+    renew(memory, frames.windows, span_of(now_ns, settings).end_ns // WINDOW_NS)
+    screened = screen(memory, settings, {interval.service for interval in abnormal} | always)
+    if not screened.services:
+        return []
+    wanted = pl.Series(sorted(screened.services), dtype=pl.String)
+    windows = frames.windows.filter(pl.col("service").is_in(wanted.implode()))
+    return detect(replace(frames, windows=windows), now_ns, settings, abnormal, screened.fleet)
+
+
+def renew(memory: Memory, windows: pl.DataFrame, end: int) -> None:
+    """Folds in what is new before window `end`, and once more the windows that stragglers have changed since."""
+    number = pl.col("window_start_ns") // WINDOW_NS
+    first = end - memory.length
+    if memory.end:
+        sums = windows.group_by(number.alias("window")).agg(pl.col("requests").sum())
+        now = dict(zip(sums["window"].to_list(), sums["requests"].to_list(), strict=True))
+        known = np.arange(max(first, memory.end - memory.length), min(end, memory.end))
+        held = memory.requests[known % memory.length].sum(axis=1, dtype=np.int64)
+        for window, total in zip(known.tolist(), held.tolist(), strict=True):  # few of them
+            if now.get(window, 0) != total:
+                memory.fold(windows.filter(number == window), window, window + 1)
+        first = max(first, memory.end)
+    memory.fold(windows.filter(number >= first), first, end)

@@ -1,0 +1,121 @@
+"""The screen passes over nothing that the exact tests tell of, and the memory is what its windows make it."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from observe.bench.series import START_NS, WINDOW_S, Fault, Fleet, Known, draw, now_ns
+from observe.detect import detect
+from observe.detect.live import detect_live, renew
+from observe.detect.memory import Memory
+from observe.detect.screen import chernoff, screen
+from observe.frames import Frames
+from observe.settings import DetectSettings
+from observe.types import WINDOW_NS, Interval
+
+SETTINGS = DetectSettings(baseline_s=1800.0)
+FIRST = START_NS // WINDOW_NS
+HISTORY = 190  # windows
+FAULTS: tuple[tuple[Fault, float], ...] = (
+    ("scale", 2.0),
+    ("scale", 1.4),
+    ("tail", 0.05),
+    ("errors", 0.05),
+    ("surge", 3.0),
+    ("drop", 0.2),
+    ("silence", 0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def seen() -> Frames:
+    """Each fault at 2 and at 20 requests/s, and twice as many series without any."""
+    rng = np.random.default_rng(4)
+    onset = (HISTORY - 6) * WINDOW_S
+    shifts = tuple(Known(i, FAULTS[i // 2][0], onset, FAULTS[i // 2][1]) for i in range(2 * len(FAULTS)))
+    rates = np.where(np.arange(6 * len(FAULTS)) % 2 == 0, 2.0, 20.0)
+    return draw(Fleet(rates, HISTORY + 6, shifts=shifts), rng)
+
+
+def upto(frames: Frames, windows: int) -> Frames:
+    return frames.between(0, now_ns(windows))
+
+
+def test_live_tells_what_the_tests_tell_of_everything(seen: Frames) -> None:
+    memory, told = Memory(SETTINGS), 0
+    for look in range(HISTORY - 12, HISTORY + 6):
+        at = now_ns(look)
+        everything = detect(upto(seen, look), at, SETTINGS)
+        assert detect_live(memory, upto(seen, look), at, SETTINGS) == everything
+        told += len(everything)
+    assert told > 40
+
+
+def test_few_quiet_series_are_tested_exactly(seen: Frames) -> None:
+    memory = Memory(SETTINGS)
+    quiet = seen.windows.filter(pl.col("service") >= "service-14")
+    memory.fold(quiet, FIRST, FIRST + HISTORY)
+    memory.last = FIRST + HISTORY + 1
+    assert len(screen(memory, SETTINGS).services) <= 3
+
+
+def test_folding_window_by_window_is_folding_at_once(seen: Frames) -> None:
+    once, each = Memory(SETTINGS), Memory(SETTINGS)
+    once.fold(seen.windows, FIRST, FIRST + HISTORY)
+    for window in range(FIRST, FIRST + HISTORY):
+        each.fold(seen.windows, window, window + 1)
+    one, other = once.reference(), each.reference()
+    assert once.keys.sort("service").equals(each.keys.sort("service"))
+    order = [each.keys["service"].to_list().index(name) for name in once.keys["service"]]
+    assert (once.requests == each.requests[:, order]).all()
+    assert (once.beyond == each.beyond[:, :, order]).all()
+    assert (one.columns == other.columns[:, order]).all()
+    assert (one.ranks == other.ranks[order]).all()
+
+
+def test_stragglers_are_counted(seen: Frames) -> None:
+    late = seen.windows.filter(
+        (pl.col("window_start_ns") // WINDOW_NS != FIRST + 100) | (pl.col("service") > "service-2")
+    )
+    memory, whole = Memory(SETTINGS), Memory(SETTINGS)
+    renew(memory, late, FIRST + HISTORY)
+    renew(whole, seen.windows, FIRST + HISTORY)
+    assert (memory.requests != whole.requests).any()
+    renew(memory, seen.windows, FIRST + HISTORY)
+    assert (memory.requests == whole.requests).all()
+
+
+def test_services_in_incidents_are_always_tested(seen: Frames) -> None:
+    memory = Memory(SETTINGS)
+    memory.fold(seen.windows, FIRST, FIRST + HISTORY)
+    assert "service-40" in screen(memory, SETTINGS, {"service-40", "unheard-of"}).services
+    assert "unheard-of" not in screen(memory, SETTINGS, {"unheard-of"}).services
+    at = now_ns(HISTORY)
+    everywhere = [Interval(at - 60 * 10**9, at)]
+    assert detect_live(memory, upto(seen, HISTORY), at, SETTINGS, everywhere) == detect(
+        upto(seen, HISTORY), at, SETTINGS, everywhere
+    )
+
+
+def test_what_is_gone_is_forgotten(seen: Frames) -> None:
+    memory = Memory(SETTINGS)
+    memory.fold(seen.windows, FIRST, FIRST + HISTORY)
+    known = memory.series
+    later = [pl.col("window_start_ns") + times * HISTORY * WINDOW_NS for times in (1, 2)]
+    few = seen.windows.filter(pl.col("service") < "service-05")
+    left = pl.concat([few.with_columns(start) for start in later])
+    memory.fold(left, FIRST + HISTORY, FIRST + 3 * HISTORY)
+    assert (known, memory.series) == (42, 5)
+    assert memory.reference().requests.shape == (5,)
+    assert int(memory.requests.sum()) == int(
+        left.filter(pl.col("window_start_ns") // WINDOW_NS >= memory.end - memory.length)["requests"].sum()
+    )
+
+
+def test_chernoff_bounds_the_tail_from_above() -> None:
+    count, mean = np.meshgrid(np.arange(1.0, 60.0), np.array([0.01, 0.5, 3.0, 20.0]))
+    exact = stats.poisson(mean).sf(count - 1)
+    assert (np.exp(chernoff(count, mean)) >= exact * (1 - 1e-9))[count > mean].all()
