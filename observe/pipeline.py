@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from observe.asking import Answers, Asking
 from observe.detect.grid import span_of
+from observe.detect.memory import Memory
 from observe.detect.slo import reach_ns, services
 from observe.diagnose.attributes import Ask
 from observe.errors import Lost, Unavailable
@@ -127,6 +128,7 @@ class Watcher:
         self._store, self._tell, self._settings = store, tell, settings
         self._asking = Asking(store) if settings.diagnose.attributes else None
         self._looks = Looks(settings.detect)
+        self._memory = Memory(settings.detect)
         self._known: dict[str, Incident] | None = None
         self._published = Published()
 
@@ -172,7 +174,7 @@ class Watcher:
         answers: Answers = {}
         given = Look(at_ns, tuple(known.values()), seen, self._settings, answers)
         ask = self._asking(answers) if self._asking else None
-        changed = look(seen, given.known, at_ns, self._settings, ask)
+        changed = look(seen, given.known, at_ns, self._settings, ask, self._memory)
         self._looks.keep(frames.between(0, at_ns), at_ns, known, busy=bool(changed))
         self._known = _remembered(known, changed, at_ns, self._settings)
         return given, changed

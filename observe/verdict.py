@@ -10,6 +10,8 @@ from observe.alert import abnormal, step
 from observe.detect import detect, gauge_shifts
 from observe.detect.canary import Comparison, compare, released, worst
 from observe.detect.grid import METRIC, span_of
+from observe.detect.live import detect_live
+from observe.detect.memory import Memory
 from observe.detect.rules import evaluate
 from observe.detect.shifts import LOOKS_PER_DAY
 from observe.detect.slo import Burning, burning, rule_name
@@ -21,7 +23,7 @@ from observe.frames import Frames
 from observe.looks import Look
 from observe.revise import sealed
 from observe.settings import Rule, Settings
-from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Evidence, Impact, Incident, Shift
+from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Evidence, Impact, Incident, Interval, Shift
 
 SECOND_NS = 1_000_000_000
 CANARY_SCORE = 0.95
@@ -30,17 +32,22 @@ OF_CALLS = re.compile(r"gen_ai|vllm|sglang|tgi_|nv_inference|token", re.IGNORECA
 
 
 def look(
-    frames: Frames, known: Sequence[Incident], now_ns: int, settings: Settings, ask: Ask | None = None
+    frames: Frames,
+    known: Sequence[Incident],
+    now_ns: int,
+    settings: Settings,
+    ask: Ask | None = None,
+    memory: Memory | None = None,
 ) -> list[Incident]:
     """The incidents that changed, in their new state, given the incidents `known` so far.
 
     `frames` reach back at least `horizon_ns(settings)` from `now_ns`, where there is that much history. `ask` counts
     the attributes of requests, and gives the same for the same question; without it causes are narrowed by what frames
-    hold alone.
+    hold alone. `memory` of the looks before saves work and changes nothing that is told.
     """
     frames = sealed(frames, span_of(now_ns, settings.detect).end_ns)
     rules = (*settings.detect.rules, *_objectives(settings))
-    return step(known, diagnoses(frames, known, now_ns, settings, ask), now_ns, settings.alert, rules)
+    return step(known, diagnoses(frames, known, now_ns, settings, ask, memory), now_ns, settings.alert, rules)
 
 
 def again(given: Look) -> list[Incident]:
@@ -49,14 +56,19 @@ def again(given: Look) -> list[Incident]:
 
 
 def diagnoses(
-    frames: Frames, known: Sequence[Incident], now_ns: int, settings: Settings, ask: Ask | None = None
+    frames: Frames,
+    known: Sequence[Incident],
+    now_ns: int,
+    settings: Settings,
+    ask: Ask | None = None,
+    memory: Memory | None = None,
 ) -> list[Diagnosis]:
     """What is wrong at `now_ns`, and why."""
     excluded = abnormal(known, now_ns, new_normal_s=settings.detect.new_normal_s)
     given = given_tokens(frames, now_ns, settings.detect, excluded)
     burns = burning(frames, now_ns, settings.slo, settings.detect)
     shifts = [
-        *detect(given.frames, now_ns, settings.detect, excluded),
+        *_detected(given.frames, now_ns, settings, excluded, memory),
         *given.shifts,
         *evaluate(frames, now_ns, settings.detect),
         *(burn.shift for burn in burns),
@@ -73,6 +85,16 @@ def diagnoses(
         found = [_with_reasons(one, given, burns) for one in found if not _explained(one, given)]
         found = found if ask is None else with_attributes(found, frames, now_ns, ask)
     return [*found, *rollbacks(frames, now_ns, settings)]
+
+
+def _detected(
+    frames: Frames, now_ns: int, settings: Settings, excluded: Sequence[Interval], memory: Memory | None
+) -> list[Shift]:
+    if memory is None:
+        return detect(frames, now_ns, settings.detect, excluded)
+    # What is judged given its tokens changes as the fit does, also in windows that the memory has seen.
+    refitted = frozenset(frames.tokens["service"].unique().to_list())
+    return detect_live(memory, frames, now_ns, settings.detect, excluded, refitted)
 
 
 def rollbacks(frames: Frames, now_ns: int, settings: Settings) -> list[Diagnosis]:

@@ -30,11 +30,14 @@ def detect_live(
 ) -> list[Shift]:
     """The shifts of `frames`, which hold every series as for `detect`; brings the memory up to date.
 
+    A look that is made again, at windows older than the memory's, is made without it.
+
     `always` are services that no screen may pass over: those whose windows were changed after they were read.
     """
-    if any(not interval.service for interval in abnormal):
+    end = span_of(now_ns, settings).end_ns // WINDOW_NS
+    if end < memory.end or any(not interval.service for interval in abnormal):
         return detect(frames, now_ns, settings, abnormal)
-    renew(memory, frames.windows, span_of(now_ns, settings).end_ns // WINDOW_NS)
+    renew(memory, frames.windows, end)
     screened = screen(memory, settings, {interval.service for interval in abnormal} | always)
     if not screened.services:
         return []

@@ -52,6 +52,9 @@ def test_live_tells_what_the_tests_tell_of_everything(seen: Frames) -> None:
         assert detect_live(memory, upto(seen, look), at, SETTINGS) == everything
         told += len(everything)
     assert told > 40
+    again = now_ns(HISTORY)
+    assert detect_live(memory, upto(seen, HISTORY), again, SETTINGS) == detect(upto(seen, HISTORY), again, SETTINGS)
+    assert memory.end == FIRST + HISTORY + 5
 
 
 def test_few_quiet_series_are_tested_exactly(seen: Frames) -> None:
@@ -111,7 +114,9 @@ def test_what_is_gone_is_forgotten(seen: Frames) -> None:
     assert (known, memory.series) == (42, 5)
     assert memory.reference().requests.shape == (5,)
     assert int(memory.requests.sum()) == int(
-        left.filter(pl.col("window_start_ns") // WINDOW_NS >= memory.end - memory.length)["requests"].sum()
+        left.filter((pl.col("window_start_ns") // WINDOW_NS).is_between(memory.end - memory.length, memory.end - 1))[
+            "requests"
+        ].sum()
     )
 
 

@@ -65,7 +65,7 @@ def test_an_incident_is_saved_before_anybody_is_told(monkeypatch):
     store = Store()
     seen = []
 
-    def look(frames, known, now_ns, settings, ask):
+    def look(frames, known, now_ns, settings, ask, memory):
         return [incident("a", now_ns // SECOND)] if not known else []
 
     def tell_checks(incidents, now_ns):
@@ -84,7 +84,7 @@ def test_a_store_that_is_away_is_asked_again_and_open_incidents_are_restored(mon
     store.away = 2
     known_at_look = []
 
-    def look(frames, known, now_ns, settings, ask):
+    def look(frames, known, now_ns, settings, ask, memory):
         known_at_look.append([i.id for i in known])
         return []
 
