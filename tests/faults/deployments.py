@@ -33,7 +33,7 @@ partitions = {partitions}
 partitions = {partitions}
 [writer]
 batch_max_records = 40
-batch_max_age_s = 0.3
+batch_max_age_s = 1.0
 [collect.gpu]
 enabled = false
 """
@@ -181,7 +181,7 @@ class Deployment:
 
     # ── what it says ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def senders(self) -> list[Callable[[], Sender]]:
+    def senders(self) -> list[Callable[[ExitStack], Sender]]:
         ways = [over_http(self.http), over_grpc(self.grpc), over_http(self.http[::-1])]
         return [*ways, to_kafka(self.broker.bootstrap)] if self.broker else ways
 

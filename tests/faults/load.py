@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -31,7 +32,7 @@ ITEMS = 40
 WRONG_EVERY = 10  # in every tenth export the first item has a time that nobody believes
 LATE_EVERY = 7  # every seventh export is half an hour late
 AGAIN = 0.15  # how many exports are sent once more, although they had arrived
-HINTS_AT_MOST_S = 1.0
+NO_OTLP = b"\x0a\xff\xff"
 
 Sender = Callable[[Signal, bytes], bool]
 """Sends an export once; whether the answer was OK."""
@@ -97,7 +98,7 @@ class Load:
     """Senders of all three signals, each with its own connection, until `stop`. `acknowledged` is what they were told
     is safe."""
 
-    def __init__(self, senders: Sequence[Callable[[], Sender]], *, seed: int, exports_per_s: float) -> None:
+    def __init__(self, senders: Sequence[Callable[[ExitStack], Sender]], *, seed: int, exports_per_s: float) -> None:
         self.acknowledged: dict[Signal, set[int]] = {signal: set() for signal in SIGNALS}
         self.refused = 0
         self.repeated = 0
@@ -125,14 +126,17 @@ class Load:
     def items(self) -> int:
         return sum(len(items) for items in self.acknowledged.values())
 
-    def _guarded(self, make: Callable[[], Sender], chance: random.Random) -> None:
+    def _guarded(self, make: Callable[[ExitStack], Sender], chance: random.Random) -> None:
         try:
             self._run(make, chance)
         except Exception as error:
             self.failures.append(repr(error))
 
-    def _run(self, make: Callable[[], Sender], chance: random.Random) -> None:
-        send = make()
+    def _run(self, make: Callable[[ExitStack], Sender], chance: random.Random) -> None:
+        with ExitStack() as closing:
+            self._send_on(make(closing), chance)
+
+    def _send_on(self, send: Sender, chance: random.Random) -> None:
         while not self._ending.is_set():
             signal = chance.choice(SIGNALS)
             with self._lock:
@@ -152,13 +156,13 @@ class Load:
             time.sleep(0.1)
 
 
-def over_http(addresses: Sequence[str]) -> Callable[[], Sender]:
+def over_http(addresses: Sequence[str]) -> Callable[[ExitStack], Sender]:
     """A sender that takes the next receiver after each failure, as behind a load balancer."""
 
-    def make() -> Sender:
+    def make(closing: ExitStack) -> Sender:
         turn = itertools.cycle(addresses)
         here = next(turn)
-        client = httpx.Client(trust_env=False, timeout=20.0)
+        client = closing.enter_context(httpx.Client(trust_env=False, timeout=20.0))
 
         def send(signal: Signal, body: bytes) -> bool:
             nonlocal here
@@ -178,10 +182,11 @@ def over_http(addresses: Sequence[str]) -> Callable[[], Sender]:
     return make
 
 
-def over_grpc(addresses: Sequence[str]) -> Callable[[], Sender]:
-    def make() -> Sender:
+def over_grpc(addresses: Sequence[str]) -> Callable[[ExitStack], Sender]:
+    def make(closing: ExitStack) -> Sender:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)]
-        turn = itertools.cycle([grpc.insecure_channel(address, options=options) for address in addresses])
+        channels = [grpc.insecure_channel(address, options=options) for address in addresses]
+        turn = itertools.cycle([closing.enter_context(channel) for channel in channels])
         here = next(turn)
 
         def send(signal: Signal, body: bytes) -> bool:
@@ -201,10 +206,10 @@ def over_grpc(addresses: Sequence[str]) -> Callable[[], Sender]:
     return make
 
 
-def to_kafka(bootstrap: str) -> Callable[[], Sender]:
+def to_kafka(bootstrap: str) -> Callable[[ExitStack], Sender]:
     """As another exporter feeds the topics: no headers, and sometimes the same record twice, next to itself."""
 
-    def make() -> Sender:
+    def make(closing: ExitStack) -> Sender:
         from confluent_kafka import Producer
 
         producer = Producer(
@@ -225,3 +230,14 @@ def to_kafka(bootstrap: str) -> Callable[[], Sender]:
         return send
 
     return make
+
+
+def put_garbage(bootstrap: str) -> int:
+    """One record on each topic that is no OTLP; how many."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+    for topic in TOPICS.values():
+        producer.produce(topic, NO_OTLP, b"garbage")
+    assert producer.flush(20.0) == 0
+    return len(TOPICS)

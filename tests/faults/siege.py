@@ -21,7 +21,7 @@ from observe.settings import Settings
 from observe.stream import open_stream
 from observe.types import SIGNALS, Signal
 from tests.faults.deployments import Deployment
-from tests.faults.load import Load, is_wrong
+from tests.faults.load import Load, is_wrong, put_garbage
 
 NAMES: dict[Signal, str] = {"spans": "spans", "metrics": "metric_points", "logs": "log_records"}
 DEPLOYMENTS = (("kafka", "clickhouse"), ("local", "chdb"), ("kafka", "chdb"), ("local", "clickhouse"))
@@ -53,6 +53,7 @@ def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[st
     deployment = Deployment(folder, stream, store, disks=plan.disks)
     began = time.monotonic()
     try:
+        garbage = put_garbage(deployment.broker.bootstrap) if deployment.broker else 0
         load = Load(deployment.senders(), seed=plan.seed, exports_per_s=plan.exports_per_s)
         try:
             happened = _attack(deployment, plan, chance, say)
@@ -70,6 +71,8 @@ def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[st
     finally:
         deployment.close()
     problems = [*_books(audit, load), *_rows(held, load)]
+    if audit["dead_letters"] != garbage:
+        problems.append(f"{audit['dead_letters']} dead letters, {garbage} records were no OTLP")
     return {
         "stream": stream, "store": store, "seed": plan.seed, "kills": deployment.kills, "faults": happened,
         "seconds": round(time.monotonic() - began), "acknowledged": {s: len(load.acknowledged[s]) for s in SIGNALS},

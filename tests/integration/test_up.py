@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-import httpx
 import pytest
 
 from observe.bench.traces import TraceLoad
@@ -46,49 +43,6 @@ def test_what_is_sent_can_be_read_and_sigterm_loses_nothing(up):
     assert audit["ok"]
     names = {service["service"] for service in up.client.services()}
     assert {"gateway", "router"} <= names
-
-
-def test_kill_9_under_load_keeps_every_acknowledged_span_exactly_once(up):
-    load = TraceLoad(spans_per_round=4_000)
-    bodies = [r for n in range(12) for r in load.round(time.time_ns() - (90 - n) * 10**9)]
-    acknowledged = [0]
-    lock = threading.Lock()
-
-    def send(body_and_spans):
-        body, spans = body_and_spans
-        with httpx.Client(trust_env=False) as client:
-            for _ in range(200):
-                try:
-                    answer = client.post(
-                        f"http://{up.http}/v1/traces",
-                        content=body,
-                        headers={"content-type": "application/x-protobuf"},
-                        timeout=10,
-                    )
-                except httpx.HTTPError:
-                    time.sleep(0.1)  # killed under our hands: as SDKs do, send it again
-                    continue
-                if answer.status_code == 200:
-                    with lock:
-                        acknowledged[0] += spans
-                    return
-                assert answer.status_code in (429, 503), answer.text
-                time.sleep(0.1)
-        raise AssertionError("never acknowledged")
-
-    with ThreadPoolExecutor(4) as pool:
-        jobs = [pool.submit(send, body) for body in bodies]
-        for _ in range(3):
-            time.sleep(0.7)
-            up.kill9_and_restart()
-        for job in jobs:
-            job.result(120)
-    spans = settled(up)["signals"]["spans"]
-    # A request that was stored but whose answer was lost is sent again by the sender, so accepted may exceed what was
-    # acknowledged; it must never be less, and what the stream accepted must be stored exactly.
-    assert spans["accepted"] >= acknowledged[0]
-    assert spans["stored"] == spans["accepted"]
-    assert up.client.audit()["ok"]
 
 
 def test_a_second_process_in_the_same_folder_is_told_so(up):
