@@ -37,11 +37,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive records of one partition. Offsets may have gaps inside; the range is what identifies the batch."""
+    """Consecutive records of one partition. Offsets may have gaps inside; the range is what identifies the batch.
+
+    `epoch` tells apart topics of one name, of which a later one begins at offset 0 again: created anew, or in another
+    cluster. "" where offsets never come twice."""
 
     records: tuple[Record, ...]
     first_offset: int
     last_offset: int
+    epoch: str = ""
 
     @property
     def topic(self) -> str:
@@ -54,7 +58,8 @@ class Batch:
     @property
     def token(self) -> str:
         """Names the range, and so the insert: ClickHouse drops a second insert with the same token."""
-        return f"{self.topic}-{self.partition}-{self.first_offset}-{self.last_offset}"
+        name = f"{self.topic}-{self.partition}-{self.first_offset}-{self.last_offset}"
+        return f"{name}-{self.epoch}" if self.epoch else name
 
     @property
     def size_bytes(self) -> int:

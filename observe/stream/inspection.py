@@ -46,8 +46,8 @@ def halves(batch: Batch) -> Iterator[Batch]:
     """The batch in two, each with a range, and so a token, of its own; together they cover the range."""
     middle = len(batch.records) // 2
     left, right = batch.records[:middle], batch.records[middle:]
-    yield Batch(left, batch.first_offset, right[0].offset - 1)
-    yield Batch(right, right[0].offset, batch.last_offset)
+    yield Batch(left, batch.first_offset, right[0].offset - 1, batch.epoch)
+    yield Batch(right, right[0].offset, batch.last_offset, batch.epoch)
 
 
 def _read(record: Record, thorough: bool) -> tuple[Record, int]:

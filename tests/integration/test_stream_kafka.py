@@ -6,13 +6,17 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import confluent_kafka.admin
 import pytest
 
 from observe.errors import BadRecord, Lost, Misconfigured, Unavailable
 from observe.interfaces import Consumer, Producer
 from observe.settings import KafkaSettings
+from observe.stream.inspection import halves
 from observe.stream.kafka import KafkaStream
 from observe.types import Batch, BatchLimits
 from tests.fixtures.kafka import PASSWORD, USER, KafkaBroker, resolve, why_not
@@ -152,6 +156,31 @@ def test_a_certificate_that_nobody_vouches_for_is_named(running: KafkaBroker, tm
 def test_settings_that_librdkafka_does_not_know_are_named() -> None:
     with pytest.raises(Misconfigured, match=r"kafka\.client.*no\.such\.thing"):
         KafkaStream("127.0.0.1:1", KafkaSettings(client={"no.such.thing": "1"})).producer()
+
+
+def test_a_topic_that_is_created_anew_repeats_offsets_and_no_tokens(running: KafkaBroker) -> None:
+    stream = KafkaStream(running.bootstrap, KafkaSettings(partitions=1, client=SHORT))
+    operator: Any = confluent_kafka.admin.AdminClient({"bootstrap.servers": running.bootstrap})
+    batches = []
+    for group in ("before", "after"):
+        operator.delete_topics(["otlp_logs"])["otlp_logs"].result(10)
+        _insist(lambda: _created_again(stream))
+        producer, consumer = stream.producer(), stream.consumer(group, ["otlp_logs"], BatchLimits(max_age_s=0.1))
+        _insist(lambda producer=producer: producer.send("otlp_logs", b"x").result(10))  # type: ignore[misc]
+        batches.append(_next(consumer))
+        producer.close()
+        consumer.close()
+    first, second = batches
+    assert (first.first_offset, first.last_offset) == (second.first_offset, second.last_offset) == (0, 0)
+    assert first.token != second.token
+    assert first.token.startswith("otlp_logs-0-0-0-")
+    whole = replace(second, records=second.records * 2)
+    assert {half.epoch for half in halves(whole)} == {second.epoch}
+
+
+def _created_again(stream: KafkaStream) -> None:
+    if not stream.admin().migrate():
+        raise Unavailable("the topic is still there")
 
 
 def _next(consumer: Consumer) -> Batch:

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from observe.errors import Lost, Misconfigured, ObserveError
 from observe.settings import KafkaSettings
 from observe.stream.kafka import config
+from observe.stream.kafka.epochs import Epochs
 from observe.stream.ranges import Range, from_metadata, may_follow, range_of, to_metadata
 from observe.types import Batch, BatchLimits, Record
 
@@ -37,6 +38,7 @@ class _Partition:
 
     def __init__(self) -> None:
         self.resolved = False  # whether the commit that the last owner left has been read
+        self.epoch = ""
         self.intent: Range | None = None  # what the last owner was inserting: it must come next, whole
         self.records: deque[Record] = deque()
         self.bytes = 0
@@ -78,7 +80,7 @@ class _Partition:
             return None
         handed = intent or Range(taken[0].offset, taken[-1].offset)
         self.handed.append(handed)
-        return Batch(tuple(taken), handed.first, handed.last)
+        return Batch(tuple(taken), handed.first, handed.last, self.epoch)
 
     def may_intend(self, wanted: Range) -> bool:
         """Only what was given out since the assignment, or the first part of what was intended since."""
@@ -109,6 +111,7 @@ class KafkaConsumer:
         self._asked = float("-inf")
         self._answer: KafkaError | Literal["done"] | None = None  # to the commit under way
         self._awaited = ("", -1, -1)
+        self._epochs = Epochs(brokers, settings)
         wanted = config.consumer(brokers, settings, group) | {"on_commit": self._committed}
         self._consumer = config.connect(Consumer, wanted)
         self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
@@ -175,9 +178,12 @@ class KafkaConsumer:
             return
         self._asked = time.monotonic()
         try:
+            epochs = self._epochs.of({topic for topic, _ in open_keys})
             for answer in self._consumer.committed(_topic_partitions(open_keys), timeout=ASK_S):
                 if answer.error is None:
-                    self._settle(self._partitions[answer.topic, answer.partition], answer)
+                    partition = self._partitions[answer.topic, answer.partition]
+                    partition.epoch = epochs[answer.topic]
+                    self._settle(partition, answer)
         except KafkaException as error:
             _refuse_to_wait("cannot read what is committed", error)
             log.info("Kafka: what is committed cannot be read, trying again: %s", error.args[0].str())
