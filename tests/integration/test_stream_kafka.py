@@ -105,6 +105,36 @@ def test_a_member_that_stood_still_while_the_store_was_away_reads_on(running: Ka
     consumer.close()
 
 
+def test_a_batch_refused_in_a_rebalance_that_left_the_partition_here_comes_again(
+    running: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers refuse a commit of the generation before, also where the partition stays with its reader."""
+    stream = KafkaStream(running.bootstrap, KafkaSettings(partitions=1, client=SHORT))
+    producer = stream.producer()
+    consumer = stream.consumer("rebalanced", ["otlp_spans"], BatchLimits(max_records=2, max_age_s=0.2))
+    for number in range(4):
+        producer.send("otlp_spans", b"r%d" % number, key=b"k").result(10)
+    while (batch := _next(consumer)).records[0].value != b"r0":
+        consumer.commit(batch)
+    ahead = _next(consumer)
+
+    def refused(batch: Batch) -> None:
+        raise Lost(f"{batch.token}: Broker: Specified group generation id is not valid")
+
+    with monkeypatch.context() as patch, pytest.raises(Lost):
+        patch.setattr(consumer, "_judge", refused)
+        consumer.intend(batch)
+    again = _next(consumer)
+    assert again.token == batch.token
+    with pytest.raises(Lost):
+        consumer.intend(ahead)  # it was given out before, and must not be stored past what comes first
+    consumer.intend(again)
+    consumer.commit(again)
+    assert _next(consumer).token == ahead.token
+    producer.close()
+    consumer.close()
+
+
 def test_a_topic_with_a_smaller_limit_is_named(running: KafkaBroker) -> None:
     roomy = KafkaStream(running.bootstrap, KafkaSettings(max_message_bytes=32 * 2**20))
     with pytest.raises(Misconfigured, match=r"kafka\.max_message_bytes = 33554432: topic otlp_\w+ takes \d+ at most"):

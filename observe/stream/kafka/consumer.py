@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from observe.errors import Lost, Misconfigured, ObserveError
 from observe.settings import KafkaSettings
@@ -38,6 +38,7 @@ class _Partition:
 
     def __init__(self) -> None:
         self.resolved = False  # whether the commit that the last owner left has been read
+        self.rewind = False  # whether what was read before must be read again
         self.epoch = ""
         self.intent: Range | None = None  # what the last owner was inserting: it must come next, whole
         self.records: deque[Record] = deque()
@@ -131,7 +132,11 @@ class KafkaConsumer:
         partition = self._partitions.get((batch.topic, batch.partition))
         if partition is None or not partition.may_intend(range_of(batch)):
             raise Lost(f"{batch.token}: the partition was taken over")
-        self._commit(batch, batch.first_offset, to_metadata(range_of(batch)))
+        try:
+            self._commit(batch, batch.first_offset, to_metadata(range_of(batch)))
+        except Lost:
+            self._begin_again((batch.topic, batch.partition), partition)
+            raise
         partition.intended = range_of(batch)
 
     def commit(self, batch: Batch, /) -> None:
@@ -171,6 +176,14 @@ class KafkaConsumer:
                 self._rotation.remove((p.topic, p.partition))
         consumer.incremental_unassign(partitions)
 
+    def _begin_again(self, key: Key, partition: _Partition) -> None:
+        """A rebalance may make a commit invalid and yet leave the partition here: what was given out is not stored, and
+        must come again before what lies behind it."""
+        if self._partitions.get(key) is partition:
+            self._partitions[key] = fresh = _Partition()
+            fresh.rewind = True
+            self._asked = float("-inf")
+
     def _resolve(self) -> None:
         """Reads what the last owners left behind; until that is known, nothing is handed out."""
         open_keys = [key for key, partition in self._partitions.items() if not partition.resolved]
@@ -195,6 +208,11 @@ class KafkaConsumer:
             if low > intent.last:
                 log.warning("%s-%s: %s has expired before it was stored", answer.topic, answer.partition, intent)
                 intent = None
+        if partition.rewind:
+            at = answer.offset if answer.offset >= 0 else OFFSET_BEGINNING
+            self._consumer.seek(TopicPartition(answer.topic, answer.partition, at))
+            partition.records.clear()
+            partition.bytes, partition.rewind = 0, False
         partition.intent, partition.resolved = intent, True
 
     def _receive(self, timeout_s: float, *, drain: bool = True) -> None:
