@@ -207,26 +207,25 @@ FROM (
         arrayMap(as_map, arrayConcat((events).attributes, (links).attributes)) AS others
     FROM (
         SELECT
-            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, service, identity,
-            scope_url, scope, maps, arrayJoin(spans) AS span
+            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, scope_url, scope, maps,
+            toLowCardinality(maps[1]['service.name']) AS service,
+            toLowCardinality(if(maps[1]['service.namespace'] = '', maps[1]['service.name'],
+                concat(maps[1]['service.namespace'], '/', maps[1]['service.name']))) AS identity,
+            arrayJoin(spans) AS span
         FROM (
             SELECT
-                topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities,
+                topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped,
+                toLowCardinality(if(empty(entity_refs), '', toJSONString(entity_refs))) AS entities,
                 (in_scope).schema_url AS scope_url, (in_scope).scope AS scope,
                 arrayMap(as_map, [resource_attributes, (scope).attributes]) AS maps,
-                -- Here, where there are few rows yet, and not for each of what they hold.
-                toLowCardinality(maps[1]['service.name']) AS service,
-                toLowCardinality(if(maps[1]['service.namespace'] = '', service::String,
-                    concat(maps[1]['service.namespace'], '/', service))) AS identity,
                 (in_scope).spans AS spans
             FROM (
                 SELECT
                     (origin).topic AS topic, (origin).partition AS partition,
                     (origin).oldest_ns AS oldest_ns, (origin).newest_ns AS newest_ns,
-                    (in_resource).resource AS resource, (resource).attributes AS resource_attributes,
-                    (resource).dropped_attributes_count AS resource_dropped,
-                    toLowCardinality(if(empty((resource).entity_refs), '', toJSONString((resource).entity_refs)))
-                        AS entities,
+                    ((in_resource).resource).attributes AS resource_attributes,
+                    ((in_resource).resource).dropped_attributes_count AS resource_dropped,
+                    ((in_resource).resource).entity_refs AS entity_refs,
                     (in_resource).schema_url AS resource_url,
                     arrayJoin((in_resource).scope_spans) AS in_scope
                 FROM (SELECT origin, arrayJoin(resource_spans) AS in_resource FROM otlp_spans_in)

@@ -115,26 +115,25 @@ FROM (
         if((record).time_unix_nano = 0, (record).observed_time_unix_nano, (record).time_unix_nano) AS time_ns
     FROM (
         SELECT
-            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, service, identity,
-            scope_url, scope, maps, arrayJoin(records) AS record
+            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, scope_url, scope, maps,
+            toLowCardinality(maps[1]['service.name']) AS service,
+            toLowCardinality(if(maps[1]['service.namespace'] = '', maps[1]['service.name'],
+                concat(maps[1]['service.namespace'], '/', maps[1]['service.name']))) AS identity,
+            arrayJoin(records) AS record
         FROM (
             SELECT
-                topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities,
+                topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped,
+                toLowCardinality(if(empty(entity_refs), '', toJSONString(entity_refs))) AS entities,
                 (in_scope).schema_url AS scope_url, (in_scope).scope AS scope,
                 arrayMap(as_map, [resource_attributes, (scope).attributes]) AS maps,
-                -- Here, where there are few rows yet, and not for each of what they hold.
-                toLowCardinality(maps[1]['service.name']) AS service,
-                toLowCardinality(if(maps[1]['service.namespace'] = '', service::String,
-                    concat(maps[1]['service.namespace'], '/', service))) AS identity,
                 (in_scope).log_records AS records
             FROM (
                 SELECT
                     (origin).topic AS topic, (origin).partition AS partition,
                     (origin).oldest_ns AS oldest_ns, (origin).newest_ns AS newest_ns,
-                    (in_resource).resource AS resource, (resource).attributes AS resource_attributes,
-                    (resource).dropped_attributes_count AS resource_dropped,
-                    toLowCardinality(if(empty((resource).entity_refs), '', toJSONString((resource).entity_refs)))
-                        AS entities,
+                    ((in_resource).resource).attributes AS resource_attributes,
+                    ((in_resource).resource).dropped_attributes_count AS resource_dropped,
+                    ((in_resource).resource).entity_refs AS entity_refs,
                     (in_resource).schema_url AS resource_url,
                     arrayJoin((in_resource).scope_logs) AS in_scope
                 FROM (SELECT origin, arrayJoin(resource_logs) AS in_resource FROM otlp_logs_in)

@@ -129,26 +129,25 @@ SELECT
     newest_ns AS NewestNs
 FROM (
     SELECT
-        topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, service, identity,
-        scope_url, scope, maps, arrayJoin(metrics) AS metric
+        topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities, scope_url, scope, maps,
+        toLowCardinality(maps[1]['service.name']) AS service,
+        toLowCardinality(if(maps[1]['service.namespace'] = '', maps[1]['service.name'],
+            concat(maps[1]['service.namespace'], '/', maps[1]['service.name']))) AS identity,
+        arrayJoin(metrics) AS metric
     FROM (
         SELECT
-            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped, entities,
+            topic, partition, oldest_ns, newest_ns, resource_url, resource_dropped,
+            toLowCardinality(if(empty(entity_refs), '', toJSONString(entity_refs))) AS entities,
             (in_scope).schema_url AS scope_url, (in_scope).scope AS scope,
             arrayMap(as_map, [resource_attributes, (scope).attributes]) AS maps,
-            -- Here, where there are few rows yet, and not for each of what they hold.
-            toLowCardinality(maps[1]['service.name']) AS service,
-            toLowCardinality(if(maps[1]['service.namespace'] = '', service::String,
-                concat(maps[1]['service.namespace'], '/', service))) AS identity,
             (in_scope).metrics AS metrics
         FROM (
             SELECT
                 (origin).topic AS topic, (origin).partition AS partition,
                 (origin).oldest_ns AS oldest_ns, (origin).newest_ns AS newest_ns,
-                (in_resource).resource AS resource, (resource).attributes AS resource_attributes,
-                (resource).dropped_attributes_count AS resource_dropped,
-                toLowCardinality(if(empty((resource).entity_refs), '', toJSONString((resource).entity_refs)))
-                    AS entities,
+                ((in_resource).resource).attributes AS resource_attributes,
+                ((in_resource).resource).dropped_attributes_count AS resource_dropped,
+                ((in_resource).resource).entity_refs AS entity_refs,
                 (in_resource).schema_url AS resource_url,
                 arrayJoin((in_resource).scope_metrics) AS in_scope
             FROM (SELECT origin, arrayJoin(resource_metrics) AS in_resource FROM otlp_metrics_in)
@@ -166,9 +165,16 @@ SELECT
     {exemplar_columns}
     Origin
 FROM (
-    SELECT *, (point).exemplars AS exemplars
-    FROM (SELECT * EXCEPT gauge, arrayJoin(gauge) AS point FROM otlp_metrics_flat WHERE notEmpty(gauge))
-    WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
+    SELECT *, arrayMap(as_map, arrayConcat([(point).attributes], (exemplars).filtered_attributes)) AS maps
+    FROM (
+        SELECT *, (point).exemplars AS exemplars
+        FROM (
+            SELECT * EXCEPT (gauge, sum, histogram, exponential_histogram, summary), arrayJoin(gauge) AS point
+            FROM otlp_metrics_flat
+            WHERE notEmpty(gauge)
+        )
+        WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
+    )
 );
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_sum_mv TO otel_metrics_sum AS
@@ -183,9 +189,16 @@ SELECT
     {exemplar_columns}
     Origin
 FROM (
-    SELECT *, (point).exemplars AS exemplars
-    FROM (SELECT * EXCEPT sum, arrayJoin(sum) AS point FROM otlp_metrics_flat WHERE notEmpty(sum))
-    WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
+    SELECT *, arrayMap(as_map, arrayConcat([(point).attributes], (exemplars).filtered_attributes)) AS maps
+    FROM (
+        SELECT *, (point).exemplars AS exemplars
+        FROM (
+            SELECT * EXCEPT (gauge, sum, histogram, exponential_histogram, summary), arrayJoin(sum) AS point
+            FROM otlp_metrics_flat
+            WHERE notEmpty(sum)
+        )
+        WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
+    )
 );
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_histogram_mv TO otel_metrics_histogram AS
@@ -206,9 +219,16 @@ SELECT
     {exemplar_columns}
     Origin
 FROM (
-    SELECT *, (point).exemplars AS exemplars
-    FROM (SELECT * EXCEPT histogram, arrayJoin(histogram) AS point FROM otlp_metrics_flat WHERE notEmpty(histogram))
-    WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
+    SELECT *, arrayMap(as_map, arrayConcat([(point).attributes], (exemplars).filtered_attributes)) AS maps
+    FROM (
+        SELECT *, (point).exemplars AS exemplars
+        FROM (
+            SELECT * EXCEPT (gauge, sum, histogram, exponential_histogram, summary), arrayJoin(histogram) AS point
+            FROM otlp_metrics_flat
+            WHERE notEmpty(histogram)
+        )
+        WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
+    )
 );
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_exponential_histogram_mv TO otel_metrics_exponential_histogram AS
@@ -234,9 +254,16 @@ SELECT
     {exemplar_columns}
     Origin
 FROM (
-    SELECT *, (point).exemplars AS exemplars
-    FROM (SELECT * EXCEPT exponential_histogram, arrayJoin(exponential_histogram) AS point FROM otlp_metrics_flat WHERE notEmpty(exponential_histogram))
-    WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
+    SELECT *, arrayMap(as_map, arrayConcat([(point).attributes], (exemplars).filtered_attributes)) AS maps
+    FROM (
+        SELECT *, (point).exemplars AS exemplars
+        FROM (
+            SELECT * EXCEPT (gauge, sum, histogram, exponential_histogram, summary), arrayJoin(exponential_histogram) AS point
+            FROM otlp_metrics_flat
+            WHERE notEmpty(exponential_histogram)
+        )
+        WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
+    )
 );
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_metrics_summary_mv TO otel_metrics_summary AS
@@ -250,8 +277,12 @@ SELECT
     ((point).quantile_values).value AS `ValueAtQuantiles.Value`,
     Origin
 FROM (
-    SELECT *
-    FROM (SELECT * EXCEPT summary, arrayJoin(summary) AS point FROM otlp_metrics_flat WHERE notEmpty(summary))
+    SELECT *, arrayMap(as_map, [(point).attributes]) AS maps
+    FROM (
+        SELECT * EXCEPT (gauge, sum, histogram, exponential_histogram, summary), arrayJoin(summary) AS point
+        FROM otlp_metrics_flat
+        WHERE notEmpty(summary)
+    )
     WHERE (point).time_unix_nano BETWEEN OldestNs AND NewestNs
 );
 

@@ -1,4 +1,4 @@
-    arrayMap(as_map, (exemplars).filtered_attributes) AS `Exemplars.FilteredAttributes`,
+    arraySlice(maps, 2) AS `Exemplars.FilteredAttributes`,
     arrayMap(t -> fromUnixTimestamp64Nano(reinterpretAsInt64(t)), (exemplars).time_unix_nano) AS `Exemplars.TimeUnix`,
     arrayMap((k, i, d) -> if(k = 'as_int', toFloat64(i), d), (exemplars).value, (exemplars).as_int,
         (exemplars).as_double) AS `Exemplars.Value`,

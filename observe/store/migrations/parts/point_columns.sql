@@ -1,7 +1,7 @@
     ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount,
     ScopeSchemaUrl, ServiceName, MetricName, MetricDescription, MetricUnit,
     ResourceDroppedAttributesCount, ResourceEntities, Metadata, Service,
-    as_map((point).attributes) AS Attributes,
+    maps[1] AS Attributes,
     fromUnixTimestamp64Nano(reinterpretAsInt64((point).start_time_unix_nano)) AS StartTimeUnix,
     fromUnixTimestamp64Nano(reinterpretAsInt64((point).time_unix_nano)) AS TimeUnix,
     (point).flags AS Flags,
