@@ -130,3 +130,27 @@ def test_made_up_cases_are_their_seed():
     one, two = (next(iter(recorded(9, 1))) for _ in range(2))
     assert one.case.metrics.equals(two.case.metrics)
     assert set(one.case.metrics["metric"].unique()) in [set(d.values()) for d in DIALECTS]
+
+
+def test_what_all_callers_feel_and_the_callee_does_not_is_between_them():
+    """Three callers of one database wait for it; its own clock says nothing."""
+    calls = pl.DataFrame(
+        {
+            "caller": ["front", "front", "front", "cart", "catalog", "pay"],
+            "callee": ["cart", "catalog", "pay"] + ["db"] * 3,
+        }
+    )
+    slower = (
+        pl.col("service").is_in(["cart", "catalog", "pay"])
+        & (pl.col("metric") == "latency")
+        & (pl.col("time_s") >= INJECT_S)
+    )
+    table = metrics(11).with_columns(value=pl.col("value") + pl.when(slower).then(80.0).otherwise(0.0))
+    same = table.with_columns(value=pl.when(pl.col("metric") == "requests").then(50.0).otherwise(pl.col("value")))
+    assert rank(Case(INJECT_S, same, graph=calls)).services[0] == "db"
+
+
+def test_one_caller_that_is_slow_is_slow_itself():
+    calls = pl.DataFrame({"caller": ["front", "cart"], "callee": ["cart", "db"]})
+    found = rank(Case(INJECT_S, metrics(11, {("cart", "latency"): 3.0}), graph=calls)).services
+    assert found[:2] == ["cart", "db"]

@@ -24,6 +24,8 @@ PLAIN = 30.0
 """A shift that nobody doubts: weaker ones are not blown up where nothing stronger is to be seen."""
 FALLEN = 0.5
 """What a fallen resource says beside a risen one: who is no longer asked does less, too."""
+BETWEEN = 0.6
+"""How far a callee is believed to be slow or failing where only its callers feel it."""
 LEAST_ALIKE = 0.25
 """What is left of a suspicion where the suspect's series does not go with the symptom's."""
 
@@ -103,18 +105,34 @@ def _layer(moved: Shifts, layer: Ints, places: Places, pattern: Floats | None) -
     requests = places.requests.copy()
     requests[where[moved.kind[layer] == "counts"]] = 1.0
     amount = rise * requests
-    if places.known:
-        fits = _fits(np.maximum(amount - places.passed_on @ amount, 0.0), amount, clear, places)
-    else:
+    own = np.maximum(amount - places.passed_on @ amount, 0.0)
+    fits = _fits(own, amount, clear, places)
+    if not places.known:
         # Nobody says what was passed on. What users feel is a large amount; and who passes it on does other things as
         # well, so the part of its time, or of its requests, that went bad is smaller than where it began.
         level[where] = np.abs(moved.before[layer]) + rise[where] if latency else 1.0
-        fits = np.sqrt(
-            _fits(np.maximum(amount - places.passed_on @ amount, 0.0), amount, clear, places)
-            * _relative(rise / np.maximum(level, 1e-300))
-        )
+        fits = np.sqrt(fits * _relative(rise / np.maximum(level, 1e-300)))
     clearest = clear / max(float(clear.max(initial=0.0)), 1e-300)
-    return np.asarray(weight * _sure(clear) * clearest * alike * fits * places.reached)
+    found = np.asarray(weight * _sure(clear) * clearest * alike * fits * places.reached)
+    return _with_between(found, own, places) if places.known else found
+
+
+def _with_between(found: Floats, own: Floats, places: Places) -> Floats:
+    """What callers feel and the callee's own clock does not cover: its network, or its failure to answer.
+
+    It accuses a callee by the part of all that is unexplained at its callers, and by the part of its calls that come
+    from those; where that is more than any one of them can account for, they are the less suspect for it.
+    """
+    most = float(found.max(initial=0.0))
+    accused = (found > 0) & (found >= most / len(found))
+    unexplained = own * accused
+    if not unexplained.any():
+        return found
+    covers = places.calls.T @ unexplained / unexplained.max()
+    ratio = BETWEEN * covers * (places.passed_on.T @ accused)
+    sure = (places.calls * found[:, None]).max(axis=0, initial=0.0)
+    relieved = (places.calls * np.maximum(ratio, 1.0)).max(axis=1, initial=1.0)
+    return np.asarray(np.maximum(found / relieved, np.minimum(ratio, 1.0) * sure))
 
 
 def _relative(values: Floats) -> Floats:
