@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 import polars as pl
@@ -12,6 +13,8 @@ from observe.interfaces import Store
 
 log = logging.getLogger(__name__)
 
+PAUSE_S = 60.0
+"""After a question failed: a store that has no time for one has none for the next."""
 REMEMBERED = 64
 """Questions stay the same while an incident goes on, look after look."""
 
@@ -25,6 +28,7 @@ class Asking:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: Answers = {}
+        self._again_s = 0.0
 
     def __call__(self, noted: Answers) -> Callable[[AttributeQuestion], pl.DataFrame]:
         """A function that answers, and writes every answer to `noted`."""
@@ -37,10 +41,13 @@ class Asking:
 
     def _answer(self, question: AttributeQuestion) -> pl.DataFrame:
         if question not in self._known:
+            if time.monotonic() < self._again_s:
+                return pl.DataFrame(schema=ATTRIBUTE_COUNTS)
             try:
                 found = self._store.attributes(question)
             except Exception as error:  # whatever it is: a slow or failing count is no reason to miss an incident
                 log.warning("attributes of %s %s: %s", question.service, question.operation, error)
+                self._again_s = time.monotonic() + PAUSE_S
                 return pl.DataFrame(schema=ATTRIBUTE_COUNTS)
             self._known = dict([*self._known.items(), (question, found)][-REMEMBERED:])
         return self._known[question]

@@ -38,8 +38,10 @@ FALSE_DISCOVERIES = 0.001
 MIN_BAD = 20
 ALL_BAD = 0.7
 """From this part of bad requests on, the others are too few, or too odd, to compare with."""
-MAX_SIDE_NS = 30 * WINDOW_NS
+MAX_SIDE_NS, MIN_SIDE_NS = 30 * WINDOW_NS, 3 * WINDOW_NS
 """Five minutes on each side of the onset tell; after those the question stays the same, and so does its answer."""
+MAX_SPANS = 500_000
+"""About as many spans of each side are read at most: where more come, less time is looked at, three windows at least."""
 MAX_TOLD = 3
 MAX_ASKED = 3
 SLOW = 0.99
@@ -150,7 +152,7 @@ def question(shift: Shift, frames: Frames, when: Periods) -> AttributeQuestion |
         rows = rows.filter(pl.col("operation") == shift.operation)
     elif shift.kind in ENTRY_KINDS:
         rows = rows.filter(pl.col("kind") == shift.kind)
-    near = _bounded(when)
+    near = _bounded(when, frames.windows)
     marked = rows.with_columns(near.mark()).filter(pl.col("period").is_not_null()).collect()
     busiest = (
         marked.group_by("operation", "kind")
@@ -167,12 +169,19 @@ def question(shift: Shift, frames: Frames, when: Periods) -> AttributeQuestion |
     return AttributeQuestion(shift.service, operation, kind, slow_ms, *bounds, int(requests))
 
 
-def _bounded(when: Periods) -> Periods:
+def _bounded(when: Periods, windows: pl.DataFrame) -> Periods:
+    """The windows next to the onset, fewer where more spans come; the same at every look once they are there."""
+    before = windows.filter(
+        (pl.col("kind") != "Metric") & pl.col("window_start_ns").is_between(when.before_from_ns, when.before_to_ns - 1)
+    )
+    count = max(1, (when.before_to_ns - when.before_from_ns) // WINDOW_NS)
+    usual = max(float(before["requests"].sum()) / count, 1.0)
+    side_ns = min(MAX_SIDE_NS, max(MIN_SIDE_NS, int(MAX_SPANS / usual) * WINDOW_NS))
     return Periods(
-        max(when.before_from_ns, when.before_to_ns - MAX_SIDE_NS),
+        max(when.before_from_ns, when.before_to_ns - side_ns),
         when.before_to_ns,
         when.after_from_ns,
-        min(when.after_to_ns, when.after_from_ns + MAX_SIDE_NS),
+        min(when.after_to_ns, when.after_from_ns + side_ns),
     )
 
 

@@ -7,6 +7,7 @@ felt beyond what its callees passed on, and resources that moved more than traff
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,12 +41,21 @@ _SAYS = {
 }
 
 
+_MACHINERY = re.compile(
+    r"^(?:system|process|hw|node|container|kube\w*|k8s|go|python|jvm|dotnet|nodejs|v8js|nv|gpu|otelcol|observe|scrape|up"
+    r"|prometheus|target|cloud|machine)(?:[._:]|$)|^DCGM_|runtime"
+)
+"""What machines and runtimes say of themselves: a busy disk is no user's wait, and an idle host must stay quiet."""
+
+
 def symptoms(gauges: Sequence[Shift]) -> list[Shift]:
     """Of shifted gauges, those that users feel: latencies and errors that rose clearly, success that fell."""
     found = []
     for shift in gauges:
         kind = kind_of(shift.measure)
         worse = shift.after < shift.before if kind == "success" else shift.after > LEAST_RISE * shift.before
+        if _MACHINERY.search(shift.measure):
+            continue
         if kind in ("latency", "errors", "success") and worse and shift.p_value <= SURE and shift.service:
             found.append(shift)
     return found

@@ -10,7 +10,7 @@ import polars as pl
 from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion
 from observe.store.rollups import sql
 
-MAX_TRACES = 6_000
+MAX_TRACES = 3_000
 MAX_VALUES = 4_000
 LEAST = 5
 """A value that fewer bad traces have says nothing, and ids of all kinds would be the most of all rows."""

@@ -124,6 +124,15 @@ def test_load_and_use_alone_are_no_symptoms():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "machinery",
+    ["system.disk.io_time", "node_disk_io_time_seconds_total", "process.runtime.cpython.gc_time", "hw.errors",
+     "scrape_duration_seconds", "DCGM_FI_DEV_XID_ERRORS", "otelcol_exporter_send_failed_spans"],
+)  # fmt: skip
+def test_what_machines_say_of_themselves_is_no_symptom(machinery):
+    assert symptoms([Shift("a", "", "Metric", machinery, 1.0, 9.0, "", 1e-12, 30, T0)]) == []
+
+
 def test_calls_come_from_settings_and_from_metrics():
     settings = load(environ={}, options={"diagnose.calls": ["gateway -> cart", "a->b"]}).diagnose
     graph = known_graph(frames(more=service_graph()), settings)

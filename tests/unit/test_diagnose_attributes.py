@@ -156,3 +156,12 @@ def test_what_no_request_shows_is_not_asked(given):
     none = empty()
     frames = Frames(pl.DataFrame(windows("POST /chat"), schema=SERVICE_WINDOWS), none.selfs, none.edges, none.gauges)
     assert question(given, frames, WHEN) is None
+
+
+def test_where_many_spans_come_less_time_is_looked_at():
+    none = empty()
+    many = pl.DataFrame(windows("POST /chat", requests=100_000), schema=SERVICE_WINDOWS)
+    asked = question(shift(), Frames(many, none.selfs, none.edges, none.gauges), WHEN)
+    assert asked is not None
+    assert asked.after_to_ns - asked.after_from_ns == 5 * WINDOW_NS
+    assert asked.before_to_ns - asked.before_from_ns == 5 * WINDOW_NS
