@@ -163,6 +163,8 @@ class Watcher:
         REVISED.inc(len(again))
         log.info("data came late: the looks since %d are made again", again[0][0])
         self._known = again[0][1]
+        if self._asking:
+            self._asking = Asking(self._store)  # what was answered without the late data does not hold
         for then_ns, _ in again:
             self._look(frames, then_ns)
         return self._published.revised(self._known, again[0][0], at_ns)

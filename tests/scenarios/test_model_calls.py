@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from observe import pipeline
@@ -15,8 +17,9 @@ from observe.errors import BadRecord
 from observe.judging import Judging
 from observe.settings import Settings, load
 from observe.store import ClickHouseStore
-from observe.telemetry import SLO_BUDGET
+from observe.telemetry import REVISED, SLO_BUDGET
 from observe.types import WINDOW_NS, CauseKind, Incident
+from observe.wire import incident_json
 from tests.fixtures.records import CLIENT, INTERNAL, SERVER, Span, batch, request
 
 MINUTE = 60 * 10**9
@@ -37,11 +40,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]
 class Scene:
     """Minutes of a gateway that asks an engine, in an hour of its own."""
 
-    def __init__(self, store: ClickHouseStore, number: int) -> None:
-        self.store, self.number = store, number
+    def __init__(self, store: ClickHouseStore, number: int, after_min: float = AFTER_MIN) -> None:
+        self.store, self.number, self.minutes = store, number, BEFORE_MIN + after_min
         self.start_ns = (time.time_ns() - (number + 1) * 3 * 3600 * 10**9) // WINDOW_NS * WINDOW_NS
         self.onset_ns = self.start_ns + BEFORE_MIN * MINUTE
-        self.end_ns = self.onset_ns + int(AFTER_MIN * MINUTE)
+        self.end_ns = self.start_ns + int(self.minutes * MINUTE)
         self.rng = np.random.default_rng(number)
 
     def play(
@@ -52,14 +55,23 @@ class Scene:
         candidate: Mapping[str, Any] | None = None,
     ) -> None:
         """`candidate` (share, slower, errors) takes its share of the engine's calls once the onset is there."""
+        for offset, chunk in enumerate(
+            np.array_split(np.array(self.spans(prompts, slower, candidate), dtype=object), 4)
+        ):
+            self.insert(offset, list(chunk))
+
+    def insert(self, offset: int, spans: list[Span]) -> None:
+        self.store.insert(batch("otlp_spans", self.number, offset, request(spans, self.start_ns)), len(spans))
+
+    def spans(
+        self, prompts: tuple[float, float], slower: tuple[float, float], candidate: Mapping[str, Any] | None = None
+    ) -> list[Span]:
         spans: list[Span] = []
-        for at_s in np.arange(0.0, (BEFORE_MIN + AFTER_MIN) * 60, 1.0 / RATE):
+        for at_s in np.arange(0.0, self.minutes * 60, 1.0 / RATE):
             now = int(at_s >= BEFORE_MIN * 60)
             new = candidate if candidate and now and self.rng.random() < candidate["share"] else None
             spans += self._chat(at_s * 1e3, prompts[now], (new or {}).get("slower", slower[now]), new)
-        for offset, chunk in enumerate(np.array_split(np.array(spans, dtype=object), 4)):
-            body = request(list(chunk), self.start_ns)
-            self.store.insert(batch("otlp_spans", self.number, offset, body), len(chunk))
+        return spans
 
     def _chat(self, at_ms: float, prompt: float, slower: float, new: Mapping[str, Any] | None) -> list[Span]:
         tokens_in = int(prompt * self.rng.lognormal(0, 0.5)) + 2
@@ -150,3 +162,58 @@ def test_a_budget_that_burns_is_an_incident_although_nothing_shifted(store: Clic
     assert SLO_BUDGET.labels("chat fast")._value.get() == fast["budget_remaining"]
     assert incident.symptoms[0].rule.startswith("slo chat fast")
     assert any(evidence.kind == "slo" for evidence in incident.causes[0].evidence)
+
+
+LATE = (4, 15)
+
+
+class Exports:
+    """Spans that arrive when their service exports them, every ten seconds; two exports come far too late."""
+
+    def __init__(self, scene: Scene, from_ns: int) -> None:
+        self.scene, self.now_ns, self.sent = scene, from_ns, 0
+        parcels: dict[tuple[str, int], list[Span]] = {}
+        for span in scene.spans((2400, 400), (1.0, 2.4)):
+            end_s = (span.start_ms + span.duration_ms) / 1e3
+            exported_s = max(-(-end_s // 10) * 10 + 2, (from_ns - scene.start_ns) / 1e9)
+            parcels.setdefault((span.service, int(exported_s)), []).append(span)
+        self.waiting = sorted(
+            (scene.start_ns + int((at_s + (35 if number in LATE else 0)) * 1e9), number, parcel)
+            for number, ((_, at_s), parcel) in enumerate(sorted(parcels.items(), key=lambda p: p[0]))
+        )
+
+    def clock(self) -> int:
+        return self.now_ns
+
+    def wait_until(self, at_ns: int) -> bool:
+        self.now_ns = max(self.now_ns, at_ns)
+        while self.waiting and self.waiting[0][0] <= self.now_ns:
+            self.sent += 1
+            self.scene.insert(self.sent, self.waiting.pop(0)[2])
+        return self.now_ns <= self.scene.end_ns + MINUTE + 12 * 10**9
+
+
+def test_in_the_end_watching_has_said_what_a_replay_says_although_some_came_late(store: ClickHouseStore) -> None:
+    scene = Scene(store, 6, after_min=1.0)
+    from_ns = scene.onset_ns - MINUTE // 2
+    exports, settings = Exports(scene, from_ns), load(environ={})
+    told: dict[str, Incident] = {}
+    before = REVISED._value.get()
+    pipeline.watch(
+        store,
+        lambda found, _: told.update({incident.id: incident for incident in found}),
+        settings,
+        clock=exports.clock,
+        wait_until=exports.wait_until,
+    )
+    assert not exports.waiting
+    assert REVISED._value.get() > before
+    expected = pipeline.replay(scene.reader(settings), from_ns, scene.end_ns + MINUTE, settings)
+    assert expected
+    stands = [replace(incident, version=1) for incident in told.values() if incident.fired_ns is not None]
+    assert bytes_of(stands) == bytes_of([replace(incident, version=1) for incident in expected])
+
+
+def bytes_of(incidents: list[Incident]) -> bytes:
+    bodies = sorted((incident_json(incident) for incident in incidents), key=lambda body: str(body["id"]))
+    return orjson.dumps(bodies, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
