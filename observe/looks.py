@@ -9,7 +9,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import orjson
 import polars as pl
@@ -18,12 +18,15 @@ from pydantic import TypeAdapter
 from observe.errors import BadRecord
 from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion, Frames
 from observe.settings import Settings
-from observe.types import Incident, Json, State
+from observe.types import WINDOW_NS, Incident, Json, State
 from observe.wire import incident_json
 
 FORMAT = 1
 DOUBLING_FROM_NS = 60_000_000_000
 """While it fires, an incident is kept again whenever its age has doubled, from this on: later looks know more."""
+
+COMPARED_NS = 130 * WINDOW_NS
+"""Twenty minutes before an onset, and what is left out next to it."""
 
 _QUESTIONS = TypeAdapter(tuple[AttributeQuestion, ...])
 _INCIDENTS = TypeAdapter(tuple[Incident, ...])
@@ -91,6 +94,15 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     file = io.BytesIO()
     frame.write_parquet(file, compression="zstd", compression_level=3, statistics=False)
     return file.getvalue()
+
+
+def shortened(look: Look, onset_ns: int) -> Look:
+    """The look with self times and edges of the time that a diagnosis of that onset compares, and no older: they are
+    the larger half. Baselines for detection stay whole."""
+    from_ns = onset_ns - COMPARED_NS
+    old = pl.col("window_start_ns") < from_ns
+    frames = look.frames
+    return replace(look, frames=replace(frames, selfs=frames.selfs.filter(~old), edges=frames.edges.filter(~old)))
 
 
 def worth_keeping(before: Incident | None, after: Incident) -> bool:

@@ -17,13 +17,13 @@ from observe.errors import Lost, Unavailable
 from observe.frames import Frames
 from observe.ingest import Mover, Stopped
 from observe.interfaces import Consumer, Producer, Store
-from observe.looks import Look, pack, worth_keeping
+from observe.looks import Look, pack, shortened, worth_keeping
 from observe.repeats import Repeats
 from observe.revise import Looks, Published
 from observe.settings import Settings
 from observe.telemetry import INCIDENTS, RETRIES, REVISED, TICK_SECONDS
 from observe.types import WINDOW_NS, Incident, Severity, State
-from observe.verdict import horizon_ns, look, next_look_ns
+from observe.verdict import again, horizon_ns, look, next_look_ns
 from observe.watermark import Watermark
 
 log = logging.getLogger(__name__)
@@ -257,8 +257,15 @@ def _keep(store: Store, given: Look, changed: Sequence[Incident]) -> None:
         return
     inputs = pack(given)
     if len(inputs) > most:
-        log.warning(
-            "the inputs of a diagnosis are not kept: %.1f MB is more than diagnose.keep_inputs_mb", len(inputs) / 2**20
-        )
+        inputs = _shorter(given, changed)
+    if len(inputs) > most:
+        log.warning("inputs of a diagnosis are not kept: %.1f MB, diagnose.keep_inputs_mb is less", len(inputs) / 2**20)
         return
     store.save_look(given.at_ns, inputs, kept)
+
+
+def _shorter(given: Look, changed: Sequence[Incident]) -> bytes:
+    """The inputs without what the diagnosis does not compare, if that gives the very same incidents; else all."""
+    onsets = [s.onset_ns for incident in changed for s in incident.symptoms]
+    short = shortened(given, min(onsets, default=given.at_ns))
+    return pack(short if again(short) == list(changed) else given)

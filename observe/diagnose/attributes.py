@@ -41,7 +41,7 @@ ALL_BAD = 0.7
 MAX_SIDE_NS, MIN_SIDE_NS = 30 * WINDOW_NS, 3 * WINDOW_NS
 """Five minutes on each side of the onset tell; after those the question stays the same, and so does its answer."""
 MAX_SPANS = 500_000
-"""About as many spans of each side are read at most: where more come, less time is looked at, three windows at least."""
+"""About as many spans of each side are read: where more come, less time is looked at, three windows at least."""
 MAX_TOLD = 3
 MAX_ASKED = 3
 SLOW = 0.99

@@ -253,7 +253,8 @@ def test_openapi_describes_every_address_and_its_answer(http):
     names = {path.removeprefix("/api/v1/") for path in document["paths"]}
     assert names == {
         "health", "incidents", "incidents/{incident_id}", "incidents/{incident_id}/explain", "services", "graph",
-        "windows", "traces", "traces/{trace_id}", "metrics", "operations", "logs", "gpus", "audit", "replay", "silences",
+        "windows", "traces", "traces/{trace_id}", "metrics", "operations", "logs", "gpus", "audit", "replay",
+        "silences",
         "silences/{silence_id}", "incidents/{incident_id}/inputs", "incidents/{incident_id}/replay", "compare",
         "attributes",
     }  # fmt: skip

@@ -9,11 +9,13 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from observe.bench.fleets import case
 from observe.errors import BadRecord
 from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion, Frames
-from observe.looks import Look, compared, pack, unpack, worth_keeping
+from observe.looks import Look, compared, pack, shortened, unpack, worth_keeping
 from observe.settings import load
 from observe.types import Evidence, State
+from observe.verdict import again
 from observe.wire import incident_json
 from tests.scenarios.test_diagnose_fleets import small
 from tests.unit.alert_parts import cause, shift
@@ -69,3 +71,14 @@ def test_a_change_of_one_number_is_seen():
     assert compared(incident_json(one), [one])["same"]
     assert not compared(incident_json(one), [replace(one, title="other")])["same"]
     assert compared(incident_json(one), [])["recomputed"] is None
+
+
+def test_what_a_diagnosis_does_not_compare_can_be_left_out():
+    given = case(12, 6, "latency", at_s=2400.0, after_s=90.0, rate=5.0)
+    whole = Look(given.end_ns, (), given.frames, load(environ={}))
+    changed = again(whole)
+    assert changed
+    short = shortened(whole, min(s.onset_ns for i in changed for s in i.symptoms))
+    assert again(short) == changed
+    assert short.frames.selfs.height < 0.75 * whole.frames.selfs.height
+    assert len(pack(short)) < 0.9 * len(pack(whole))
