@@ -19,6 +19,7 @@ from typing import Any
 
 from observe.settings import Settings
 from observe.stream import open_stream
+from observe.stream.local.consumer import LEASE_S
 from observe.types import SIGNALS, Signal
 from tests.faults.deployments import Deployment
 from tests.faults.load import Load, is_wrong, put_garbage
@@ -33,7 +34,8 @@ Fault = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How hard it gets. `freeze_s` is longer than a Kafka session here; the store stays away for `away_s` once."""
+    """How hard it gets. `freeze_s` is longer than a Kafka session here (a local lease is added); once the store
+    stays away for `away_s`."""
 
     kills: int
     seed: int
@@ -116,8 +118,9 @@ def _faults(deployment: Deployment, plan: Plan, chance: random.Random) -> dict[s
         again("up")
 
     def freeze(name: str) -> None:
+        longer_s = 0.0 if deployment.broker else LEASE_S
         with deployment.frozen(name):
-            time.sleep(plan.freeze_s)
+            time.sleep(plan.freeze_s + longer_s)
 
     def fill(name: str) -> None:
         with deployment.no_space(deployment.disks[name]):
