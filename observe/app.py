@@ -364,7 +364,7 @@ def _periodic_collector(process: Process, producer: Producer, kind: str, setting
 
 
 def _writer(process: Process, stream: Stream, store: Store, settings: Settings) -> None:
-    from observe import pipeline
+    from observe.ingest import ingest
     from observe.repeats import Repeats
 
     w = settings.writer
@@ -376,7 +376,7 @@ def _writer(process: Process, stream: Stream, store: Store, settings: Settings) 
         try:
             # The local stream keeps a repeated export once by itself.
             repeats = Repeats(store) if settings.stream.startswith("kafka://") else None
-            pipeline.ingest(consumer, store, dead_letters, stop=stop.is_set, repeats=repeats)
+            ingest(consumer, store, dead_letters, stop=stop.is_set, repeats=repeats)
         finally:
             dead_letters.close()
             consumer.close()

@@ -1,10 +1,9 @@
-"""The order of work, and nothing else: stream to store (`ingest`), store to incidents (`watch`, `replay`)."""
+"""The order of work, and nothing else: store to incidents (`watch`, `replay`). Stream to store is `observe.ingest`."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -13,12 +12,10 @@ from observe.detect.grid import span_of
 from observe.detect.memory import Memory
 from observe.detect.slo import reach_ns, services
 from observe.diagnose.attributes import Ask
-from observe.errors import Lost, Unavailable
+from observe.errors import Unavailable
 from observe.frames import Frames
-from observe.ingest import Mover, Stopped
-from observe.interfaces import Consumer, Producer, Store
+from observe.interfaces import Store
 from observe.looks import Look, pack, shortened, worth_keeping
-from observe.repeats import Repeats
 from observe.revise import Looks, Published
 from observe.settings import Settings
 from observe.telemetry import INCIDENTS, RETRIES, REVISED, TICK_SECONDS
@@ -28,46 +25,12 @@ from observe.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.5
-
 POLL_NS = 10**9
 PROGRESS_NS = 120 * 10**9
 """How often sources are asked for while a window ripens, and over how much of the past."""
 
 REPLAY_CHUNK_NS = 3600 * 10**9
 """Replay reads this much at a time, so that a replay of days needs no more memory than one of an hour."""
-
-
-def ingest(
-    consumer: Consumer,
-    store: Store,
-    dead_letters: Producer,
-    *,
-    stop: Callable[[], bool],
-    wait: Callable[[float], None] = time.sleep,
-    repeats: Repeats | None = None,
-) -> None:
-    """Moves batches from stream to store until `stop()`: none lost, none twice.
-
-    poll, intend (a restart reads exactly this range again), insert (the range is the token, so a repeat changes
-    nothing), commit. A batch under way when it stops is not committed. One batch is in memory at a time. `repeats` is
-    for a stream that keeps an export twice when its sender did not hear the answer.
-    """
-    mover = Mover(consumer, store, dead_letters, stop=stop, wait=wait, repeats=repeats)
-    while not stop():
-        try:
-            batch = consumer.poll(POLL_S)
-            if batch is not None:
-                mover.move(batch)
-        except Lost as error:
-            log.info("left to another writer: %s", error)
-        except Unavailable as error:
-            RETRIES.labels("stream").inc()
-            log.warning("%s; trying again", error)
-            with contextlib.suppress(Stopped):
-                mover.pause(error.retry_after_s)
-        except Stopped:
-            return
 
 
 def watch(

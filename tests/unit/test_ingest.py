@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from observe import pipeline
 from observe.errors import BadRecord, Lost, Unavailable
+from observe.ingest import ingest
 from observe.types import Batch, Record
 
 BAD = b"\x0a\xff\xff"
@@ -49,7 +49,7 @@ class Parts:
         self.stop_after_waits = 1_000
 
     def run(self) -> None:
-        pipeline.ingest(self, self, self, stop=self.stop, wait=self.waited_s.append)  # type: ignore[arg-type]
+        ingest(self, self, self, stop=self.stop, wait=self.waited_s.append)  # type: ignore[arg-type]
 
     def stop(self) -> bool:
         return len(self.waited_s) >= self.stop_after_waits or (not self.batches and "poll" in self.calls[-1:])
