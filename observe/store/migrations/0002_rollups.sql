@@ -41,8 +41,10 @@ FROM (
     SELECT *, dense_rank() OVER (PARTITION BY Service, known ORDER BY of_operation DESC, Operation) AS place
     FROM (
         SELECT
-            block.*, has(names, Operation) AS known,
-            toInt64((SELECT Operations FROM operation_limit)) - toInt64(length(names)) AS room,
+            block.*,
+            -- One that has not been seen for an hour leaves its place: no baseline is longer.
+            (Service, Operation) IN (SELECT Service, Operation FROM operations WHERE SeenAt >= now() - 3600) AS known,
+            toInt64((SELECT Operations FROM operation_limit)) - toInt64(taken) AS room,
             sum(requests) OVER (PARTITION BY Service, Operation) AS of_operation
         FROM (
             SELECT
@@ -56,12 +58,11 @@ FROM (
             GROUP BY Window, Service, Operation, SpanKind, ServiceVersion, bucket
         ) AS block
         LEFT ANY JOIN (
-            -- One that has not been seen for an hour leaves its place: no baseline is longer.
-            SELECT Service, groupUniqArray(Operation) AS names
+            SELECT Service, uniqExact(Operation) AS taken
             FROM operations
             WHERE SeenAt >= now() - 3600
             GROUP BY Service
-        ) AS known_operations USING (Service)
+        ) AS places USING (Service)
     )
 )
 GROUP BY Window, ServiceName, SpanName, SpanKind, ServiceVersion;
