@@ -70,8 +70,9 @@ def bench_diagnose(data: Path | None, made_up: int | None, seed: int, sizes: tup
 @bench.command(name="detect")
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
 @click.option("--series", "sizes", type=click.IntRange(1), multiple=True, help="how many, without --data; repeatable")
+@click.option("--sql/--no-sql", default=True, help="also what the store's part of a look costs, in a store of its own")
 @as_json
-def bench_detect(data: Path | None, sizes: tuple[int, ...], as_json: bool) -> int:
+def bench_detect(data: Path | None, sizes: tuple[int, ...], sql: bool, as_json: bool) -> int:
     """With --data the labelled gauges in a folder: when each was told of, and NAB's score. Without it the seconds and
     memory of one look by number of series."""
     from observe.bench import detect, ticks
@@ -81,7 +82,7 @@ def bench_detect(data: Path | None, sizes: tuple[int, ...], as_json: bool) -> in
     if data is not None:
         result = detect.detect_data(data, progress=count("cases"))
     else:
-        result = ticks.ticks(sorted(sizes) or ticks.SIZES, progress=count("series"))
+        result = ticks.ticks(sorted(sizes) or ticks.SIZES, progress=count("series"), sql=sql)
     if as_json:
         print_json(result)
     else:

@@ -103,6 +103,23 @@ class Memory:
         return self.keys.height
 
     @property
+    def bytes(self) -> int:
+        """What the arrays take."""
+        arrays: list[NDArray[np.generic]] = [
+            self.requests,
+            self.errors,
+            self.beyond,
+            self.rank_sums,
+            self.first,
+            self._open,
+            self._open_errors,
+        ]
+        arrays += [array for s in self._closed for array in (s.cells, s.counts, s.errors)]
+        known = self._reference
+        arrays += [known.requests, known.errors, known.columns, known.shares, known.ranks] if known else []
+        return sum(array.nbytes for array in arrays)
+
+    @property
     def live(self) -> Bools:
         """Whether anybody sent anything, for the last `length` windows, oldest first."""
         return self._live[self.rows(self.length)]

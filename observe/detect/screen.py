@@ -1,7 +1,7 @@
 """Which services could have a shift to tell of: cheap tests that let through more than the exact ones would tell.
 
 Each condition is a weaker form of one that `observe.detect.detect` asks for: a smaller effect, at quantiles a little
-lower, with evidence of 3 in 10,000 where it asks for one in millions, and no allowance for noise between windows.
+lower, with evidence of 3 in 100,000 where it asks for one in millions, and no allowance for noise between windows.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from observe.types import WINDOW_NS
 
 Numbers = NDArray[np.floating]
 
-LOG_P = float(np.log(3e-4))
-RANK_Z = 3.4
+LOG_P = float(np.log(3e-5))
+RANK_Z = 4.0
 KNOWN = 60.0  # requests of the reference from which on it says something
 LOG_REST_P = float(np.log(0.02))  # of what is left without the worst window
 REST_Z = 2.0

@@ -12,6 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from observe.bench import detect, nab, ticks
+from observe.bench.rivals import Rival, z_loop
 from observe.cli import cli
 from observe.detect.streaming import LEVEL, QUIET, WARM_UP, surprises, told
 from observe.errors import BadRecord, Misconfigured
@@ -203,25 +204,32 @@ def test_what_is_no_such_folder_is_refused(tmp_path, folder):
 # ── ticks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_ticks_measure_both_on_the_same_frames():
-    answer = CliRunner().invoke(cli, ["bench", "detect", "--series", "5", "--json"], standalone_mode=False)
+def test_ticks_measure_detection_and_rivals_on_the_same_windows():
+    arguments = ["bench", "detect", "--series", "5", "--no-sql", "--json"]
+    answer = CliRunner().invoke(cli, arguments, standalone_mode=False)
     assert answer.exception is None
     (tick,) = orjson.loads(answer.stdout)["ticks"]
     assert tick["series"] == 5
-    assert 0 < tick["rows"] <= 5 * 363
     assert tick["seconds"] > 0
-    assert tick["cpu_seconds"] > 0
-    assert tick["loop_cpu_seconds"] > 0
-    assert tick["loop_over_detect"] == pytest.approx(tick["loop_cpu_seconds"] / tick["cpu_seconds"], rel=0.1)
+    assert tick["cold_cpu_seconds"] > 0
+    assert tick["peak_mib"] >= tick["held_mib"] >= 0
+    parts = tick["fold_cpu_seconds"] + tick["screen_cpu_seconds"] + tick["tests_cpu_seconds"]
+    assert 0 < parts <= 2 * tick["slowest_cpu_seconds"]
+    loop = tick["rivals"]["robust_z_loop"]
+    assert loop["over_detect"] == pytest.approx(loop["cpu_seconds"] / tick["cpu_seconds"], rel=0.2)
+    assert "told_share" in tick["rivals"]["pelt"] or "not installed" in tick["rivals"]["pelt"]["skipped"]
 
 
 def test_more_series_than_are_drawn_are_copies():
-    drawn = ticks._drawn(3, 20, seed=1)
-    frames = ticks._copies(drawn, 8)
-    assert frames.windows["service"].n_unique() == 8
-    assert frames.windows["window_start_ns"].is_sorted()
+    pool = ticks.Pool(3, 20, seed=1)
+    windows = pool.windows(8, 0, 20)
+    assert windows["service"].n_unique() == 8
+    assert windows["window_start_ns"].is_sorted()
+    one = windows["service"].min()
+    assert pool.services([one], 20).equals(windows.filter(pl.col("service") == one).select(pool.all.columns))
 
 
-def test_a_size_that_does_not_fit_is_left_out(monkeypatch):
-    monkeypatch.setattr(ticks, "ROOM", 1e12)
-    assert "MiB" in ticks.ticks([4])["ticks"][0]["skipped"]
+def test_a_rival_takes_as_much_for_each_series():
+    rival = z_loop(ticks.Pool(4, 40, seed=1).all, 4)
+    assert rival.at(8, 0.1)["cpu_seconds"] == pytest.approx(2 * rival.at(4, 0.1)["cpu_seconds"], abs=2e-4)
+    assert Rival(0, 0.0, 0, "not here").at(8, 0.1) == {"skipped": "not here"}
