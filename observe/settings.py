@@ -56,7 +56,18 @@ class WriterSettings(Section):
     group: str = Field("observe-writer", description="consumer group of the writers")
     batch_max_bytes: int = Field(32 * 2**20, ge=1024, description="an insert holds at most this much")
     batch_max_records: int = Field(10_000, ge=1, description="and this many records")
-    batch_max_age_s: float = Field(2.0, gt=0, description="and waits at most this long for more")
+    batch_max_age_s: float = Field(
+        2.0,
+        gt=0,
+        description="and waits at most this long for more; batches of metrics, dearer and less urgent, 2.5 times",
+    )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="batches stored at once by one process, each up to batch_max_bytes: as many as it has"
+        " cores and partitions to read, and memory (about 600 MiB each with chdb://)",
+    )
 
 
 class RetentionSettings(Section):

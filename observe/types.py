@@ -73,6 +73,10 @@ class BatchLimits:
     max_bytes: int = 8 * 2**20
     max_records: int = 10_000
     max_age_s: float = 1.0
+    topic_age_s: Mapping[str, float] = field(default_factory=dict)  # where a topic's batches may be older or younger
+
+    def age_s(self, topic: str) -> float:
+        return self.topic_age_s.get(topic, self.max_age_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,11 @@ class ClickHouseStore:
         signal = _SIGNAL_OF[batch.topic]
         sent_ns = _sent_ns(batch, time.time_ns())
         oldest_ns = sent_ns - self._retention_days(signal) * 86_400 * 1_000_000_000
-        body = b"".join(record.value for record in batch.records)
-        body += otlp.origin(batch, items, max(oldest_ns, 1), sent_ns + FUTURE_NS)
+        parts = [record.value for record in batch.records]
+        parts.append(otlp.origin(batch, items, max(oldest_ns, 1), sent_ns + FUTURE_NS))
+        # In this process the parts go to a file one by one. A server gets them in one piece: a request that the HTTP
+        # client repeats must not begin in their middle.
+        body = (part for part in parts) if self._pool.target.path else b"".join(parts)
         settings = {
             **INSERT_SETTINGS,
             "format_schema": otlp.proto(signal),

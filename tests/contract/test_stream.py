@@ -175,6 +175,12 @@ def test_a_small_batch_waits_for_its_age(case: Case) -> None:
     assert time.monotonic() - sent > 0.5
 
 
+def test_a_topic_may_have_an_age_of_its_own(case: Case) -> None:
+    consumer = case.consumer(BatchLimits(max_age_s=60.0, topic_age_s={SPANS: 0.2}))
+    case.send([b"x"])
+    assert len(next_batch(consumer).records) == 1
+
+
 def test_uncommitted_batches_come_back_with_the_same_token(case: Case) -> None:
     case.send([b"%d" % n for n in range(10)])
     consumer = case.consumer(BatchLimits(max_records=4, max_age_s=0.1))

@@ -60,7 +60,8 @@ CREATE TABLE IF NOT EXISTS otel_traces (
 ENGINE = MergeTree
 PARTITION BY toDate(Timestamp)
 ORDER BY (ServiceName, SpanName, toDateTime(Timestamp))
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+SETTINGS index_granularity = 8192, merge_selector_base = 10, ttl_only_drop_parts = 1,
+    non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS otel_traces_trace_id_ts (
     TraceId String CODEC(ZSTD(1)),
@@ -71,7 +72,8 @@ CREATE TABLE IF NOT EXISTS otel_traces_trace_id_ts (
 ENGINE = MergeTree
 PARTITION BY toDate(Start)
 ORDER BY (TraceId, Start)
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+SETTINGS index_granularity = 8192, merge_selector_base = 10, ttl_only_drop_parts = 1,
+    non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS rejected (
     IngestedAt DateTime64(3) DEFAULT now64(3) CODEC(Delta, LZ4),

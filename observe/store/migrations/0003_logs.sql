@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS otel_logs (
 ENGINE = MergeTree
 PARTITION BY toDate(Timestamp)
 ORDER BY (toStartOfFiveMinutes(Timestamp), ServiceName, Timestamp)
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+SETTINGS index_granularity = 8192, merge_selector_base = 10, ttl_only_drop_parts = 1,
+    non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS otlp_logs_in ({otlp_logs}) ENGINE = Null;
 

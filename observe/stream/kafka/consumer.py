@@ -53,6 +53,10 @@ class _Partition:
         self.records.append(record)
         self.bytes += len(record.value)
 
+    def due(self, limits: BatchLimits) -> float:
+        """Monotonic time at which the records that are there are old enough."""
+        return self.since + limits.age_s(self.records[0].topic)
+
     def complete(self, limits: BatchLimits) -> bool:
         if not self.resolved or not self.records:
             return False
@@ -61,7 +65,7 @@ class _Partition:
         return (
             self.bytes >= limits.max_bytes
             or len(self.records) >= limits.max_records
-            or time.monotonic() - self.since >= limits.max_age_s
+            or time.monotonic() >= self.due(limits)
         )
 
     def take(self, limits: BatchLimits) -> Batch | None:
@@ -240,8 +244,8 @@ class KafkaConsumer:
 
     def _until_complete(self) -> float:
         """Seconds until some batch is old enough, `WAIT_S` at most."""
-        ages = [p.since + self._limits.max_age_s for p in self._partitions.values() if p.records and not p.intent]
-        return min(WAIT_S, max(0.001, min(ages, default=float("inf")) - time.monotonic()))
+        due = [p.due(self._limits) for p in self._partitions.values() if p.records and not p.intent]
+        return min(WAIT_S, max(0.001, min(due, default=float("inf")) - time.monotonic()))
 
     def _resume(self) -> None:
         if self._paused:

@@ -143,5 +143,5 @@ class LocalConsumer:
         return (
             extent.end - held.position >= self._limits.max_records
             or extent.bytes - head.bytes >= self._limits.max_bytes
-            or not 0 <= age_s < self._limits.max_age_s  # below 0 where the clock was set back
+            or not 0 <= age_s < self._limits.age_s(extent.topic)  # below 0 where the clock was set back
         )
