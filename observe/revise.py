@@ -18,6 +18,7 @@ from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Incident, State
 
 SECOND_NS = 1_000_000_000
+LAST_NS = 2**63 - 1
 
 Known = dict[str, Incident]
 Marks = dict[int, tuple[object, ...]]
@@ -30,7 +31,7 @@ def sealed(frames: Frames, end_ns: int) -> Frames:
     fallen silent.
     """
     cut = frames.between(0, end_ns)
-    after = frames.windows.filter(pl.col("window_start_ns") >= end_ns)
+    after = frames.between(end_ns, LAST_NS).windows
     if after.is_empty():
         return cut
     names, counts, nothing = pl.lit(""), pl.lit(0, pl.UInt64), pl.lit([], frames.windows.schema["latency_buckets"])
@@ -41,7 +42,7 @@ def sealed(frames: Frames, end_ns: int) -> Frames:
         pl.lit(0.0).alias("duration_sum_ms"),
         nothing.alias("latency_buckets"),
     )
-    return replace(cut, windows=pl.concat([cut.windows, marker]))
+    return replace(cut, windows=cut.windows.vstack(marker))
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,8 +89,13 @@ def compare(
 
 def released(frames: Frames, end_ns: int) -> list[tuple[str, str, str, int]]:
     """(service, old version, new version, first window of the new) where a new version takes traffic beside an old."""
+    newest = frames.between(end_ns - 2 * BLOCK_NS, end_ns).windows.filter(pl.col("version") != "")
+    several = newest.group_by("service").agg(pl.col("version").n_unique()).filter(pl.col("version") > 1)["service"]
+    if several.is_empty():
+        return []
     seen = (
-        frames.windows.filter((pl.col("version") != "") & (pl.col("window_start_ns") < end_ns))
+        frames.between(0, end_ns)
+        .windows.filter(pl.col("service").is_in(several.implode()) & (pl.col("version") != ""))
         .group_by("service", "version")
         .agg(
             first=pl.col("window_start_ns").min(),
