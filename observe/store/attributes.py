@@ -15,6 +15,12 @@ MAX_VALUES = 4_000
 LEAST = 5
 """A value that fewer bad traces have says nothing, and ids of all kinds would be the most of all rows."""
 
+PRIVATE = (
+    r"(?i)^enduser\.|^user\.(email|name|full_name|hash)|e_?mail|authorization|cookie|passw|secret|session|credential"
+    r"|\.messages?$|prompt$|completion$|^db\.(statement|query\.text|query\.parameter)|\.header\.|body$"
+)
+"""Attributes whose values must not end up in an alert, whatever they would explain."""
+
 _S = 1_000_000_000
 
 
@@ -39,6 +45,7 @@ def count(db: Database, question: AttributeQuestion) -> pl.DataFrame:
             "traces": MAX_TRACES,
             "values": MAX_VALUES,
             "least": LEAST,
+            "private": PRIVATE,
         },
     )
     if not rows.width:

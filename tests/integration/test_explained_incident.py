@@ -42,7 +42,12 @@ def traces(seed: int = 5) -> list[Span]:
         slow = tenant == "acme" and at_ms >= CALM_S * 1000
         took = 60 * rng.lognormvariate(0, 0.15) * (6 if slow else 1)
         instance = f"llm-engine-{number % 2}"
-        asked = {"tenant": tenant, "request.id": f"r{number}", "http.response.status_code": 200}
+        asked = {
+            "tenant": tenant,
+            "request.id": f"r{number}",
+            "user.email": f"{tenant}@example.org",
+            "http.response.status_code": 200,
+        }
         root = Span("gateway", "POST /chat", at_ms, took + 9, attributes=asked, resource={"host.name": "edge-1"})
         call = Span("gateway", "chat", at_ms + 3, took + 4, root, CLIENT, attributes={"server.address": "llm-engine"})
         resource = {"service.instance.id": instance, "host.name": "gpu-1", "service.version": "1.4.0"}
@@ -110,6 +115,7 @@ def test_the_cause_is_named_and_narrowed_to_the_tenant(explained):
     said = [e for e in first["evidence"] if e["kind"] == "attribute"]
     assert len(said) == 1
     assert "have tenant=acme" in said[0]["text"]
+    assert "example.org" not in str(explained)
     numbers = said[0]["numbers"]
     assert numbers["bad_with"] >= 0.9 * numbers["bad"] >= 20
     assert numbers["others_with"] <= 0.05 * numbers["others"]

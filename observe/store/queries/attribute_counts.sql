@@ -42,7 +42,7 @@ SELECT * FROM (
         GROUP BY TraceId, Service
     ) AS seen
     INNER JOIN requests ON seen.TraceId = requests.TraceId
-    WHERE pair.2 != ''
+    WHERE pair.2 != '' AND NOT match(pair.1, {private:String})
     GROUP BY service, key, value
     HAVING bad >= {least:UInt32}
     ORDER BY bad DESC, service, key, value
