@@ -124,7 +124,7 @@ def up(settings: Settings, *, ready: Callable[[], None]) -> int:
 
 def _run_up(process: Process, settings: Settings) -> None:
     stream = open_stream(settings)
-    _stream_ready(stream)
+    patiently("stream", lambda: _stream_ready(stream))
     store = _store(settings, process)
     _writer(process, stream, store, settings)
     _watcher(process, store, settings)
@@ -216,10 +216,8 @@ def migrate(settings: Settings) -> list[str]:
 @contextmanager
 def opened_store(settings: Settings) -> Iterator[Store]:
     """The store by itself, for commands that ask it without the API."""
-    from observe.store import ClickHouseStore, enter
+    from observe.store import ClickHouseStore
 
-    if settings.store.startswith("chdb://"):
-        enter(settings.store)
     store = ClickHouseStore(settings.store, settings.retention)
     try:
         yield store
@@ -270,10 +268,8 @@ def doctor(settings: Settings) -> list[Check]:
     from observe.doctor import Parts, examine
 
     def opened() -> Store:
-        from observe.store import ClickHouseStore, enter
+        from observe.store import ClickHouseStore
 
-        if settings.store.startswith("chdb://"):
-            enter(settings.store)
         return ClickHouseStore(settings.store, settings.retention)
 
     def known() -> list[str]:
@@ -323,10 +319,8 @@ def _stream_ready(stream: Stream) -> None:
 
 
 def _store(settings: Settings, process: Process) -> Store:
-    from observe.store import ClickHouseStore, enter
+    from observe.store import ClickHouseStore
 
-    if settings.store.startswith("chdb://"):
-        enter(settings.store)
     store = patiently("store", lambda: ClickHouseStore(settings.store, settings.retention), process.stopping)
     process.on_stop(store.close)
     for name in patiently("store", store.migrate, process.stopping):

@@ -43,6 +43,7 @@ def test_what_is_sent_can_be_read_and_sigterm_loses_nothing(up):
     assert audit["ok"]
     names = {service["service"] for service in up.client.services()}
     assert {"gateway", "router"} <= names
+    assert sorted(entry.name for entry in up.folder.iterdir() if entry.suffix != ".log") == ["data"]
 
 
 def test_a_second_process_in_the_same_folder_is_told_so(up):
