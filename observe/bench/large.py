@@ -41,7 +41,7 @@ class Large:
 def large(
     services: int, edges: int, requests_per_s: float = 1000.0, *, windows: int = 360, after: int = 30, seed: int = 0
 ) -> Large:
-    """`after` windows of the hour are abnormal: the self time of one service is five times what it was."""
+    """`after` windows of the hour are abnormal: the self time of one service is twenty times what it was."""
     rng = np.random.default_rng(seed)
     names = np.array([f"service-{number:04d}" for number in rng.permutation(services)])
     caller, callee, calls = _calls(rng, services, edges)
@@ -50,7 +50,7 @@ def large(
     way = rng.uniform(0.2, 2.0, len(caller))
     fit = np.flatnonzero((visits > np.quantile(visits, 0.5)) & (np.arange(services) > services // 4))
     guilty = int(rng.choice(fit))
-    slow = own * np.where(np.arange(services) == guilty, 5.0, 1.0)
+    slow = own * np.where(np.arange(services) == guilty, 20.0, 1.0)
     took = [_up(caller, callee, calls, way, part) for part in (own, slow)]
     fault = windows - after
     rate = visits * requests_per_s * WINDOW_NS / 1e9

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from observe.diagnose.graph import LOST, Bools, Edges, Floats, Ints, Picture, summed
 
@@ -81,8 +82,7 @@ def reach(picture: Picture, starts: Ints, weight: Floats) -> Floats:
     count = len(picture.services)
     real = picture.edges.callee < count
     caller, callee, weight = picture.edges.caller[real], picture.edges.callee[real], weight[real]
-    matrix = np.zeros((count, count))
-    np.add.at(matrix, (caller, callee), weight)
+    matrix = csr_array((weight, (caller, callee)), shape=(count, count))  # few pairs of services call each other
     layer = np.zeros((len(starts), count))
     layer[np.arange(len(starts)), starts] = 1.0
     total = layer.copy()

@@ -121,13 +121,7 @@ class Blamer:
         made it slow is the cause; else the callee itself."""
         alone = np.zeros(self.size)
         alone[callee] = 1.0
-        nodes = self.picture.nodes
-        if callee >= len(self.picture.services):
-            return alone
-        slow = nodes.duration_change_ms[callee] > max(
-            4 * nodes.duration_error_ms[callee], 0.3 * nodes.duration_ms[0, callee]
-        )
-        if not slow or callee not in self.splits:
+        if callee >= len(self.picture.services) or not slower(self.picture)[callee]:
             return alone
         found, explained = self._parts(self.splits[callee], 1)
         return found / explained if explained > 0 else alone
@@ -166,9 +160,8 @@ class Blamer:
 def blamer(
     picture: Picture, tails: Callable[[], Tails], services: Sequence[int], released: frozenset[int] = frozenset()
 ) -> Blamer:
-    """Prepared for symptoms of the given services."""
-    callees = picture.edges.callee[picture.edges.callee < len(picture.services)]
-    wanted = np.array(sorted({*services, *np.unique(callees).tolist()}), np.int64)
+    """Prepared for symptoms of the given services, and for calls that are given up to those that got slow."""
+    wanted = np.array(sorted({*services, *np.flatnonzero(slower(picture)).tolist()}), np.int64)
     splits = dict(zip(wanted.tolist(), attribution.latency(picture, wanted), strict=True))
     lost = attribution.losing(picture)
     owner, traffic = attribution.owners(picture, lost), attribution.traffic(picture)
@@ -196,6 +189,12 @@ def _tail_splits(picture: Picture, tails: Tails, splits: dict[int, Split]) -> di
             mix=np.zeros_like(own),
         )
     return found
+
+
+def slower(picture: Picture) -> Bools:
+    """Services whose requests clearly take longer than before."""
+    nodes = picture.nodes
+    return np.asarray(nodes.duration_change_ms > np.maximum(4 * nodes.duration_error_ms, 0.3 * nodes.duration_ms[0]))
 
 
 def recounted(picture: Picture) -> Bools:
