@@ -136,6 +136,7 @@ def test_windows_that_move_together_widen_the_standard_error():
 # ── attribution ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(*[st.floats(0, 50)] * 4), min_size=1, max_size=8),
 )
