@@ -215,33 +215,32 @@ class Alarm:
 
 def quiet_days(
     services: int,
-    hours: int,
+    looks: int,
     seed: int,
     unrest: Unrest | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Json:
-    """False alarms of `services` over `hours`, after an hour of history: those seen, and those that would fire."""
+    """False alarms of `services` in that many looks, after an hour of history: those seen, and those that fire."""
     fleet, settings = Fleet(services, seed, unrest or Unrest()), DetectSettings()
     memory, first = Memory(settings), START_NS // WINDOW_NS
     kept = fleet.hour()
     memory.fold(kept, first, first + HOUR)
     alarms: list[Alarm] = []
-    suspects, looks = 0, 0
-    for hour in range(1, hours + 1):
-        kept = pl.concat([kept.filter(pl.col("window_start_ns") >= START_NS + (hour - 2) * HOUR * WINDOW_NS),
-                          fleet.hour()])  # fmt: skip
-        for window in range(first + hour * HOUR, first + (hour + 1) * HOUR):
-            memory.fold(kept.filter(pl.col("window_start_ns") == window * WINDOW_NS), window, window + 1)
-            memory.last = window + 1
-            suspects += _look(memory, kept, window, alarms, settings)
-            looks += 1
-        progress(hour / hours)
-    days = services * hours / 24.0
+    suspects = 0
+    for look in range(looks):
+        window = first + HOUR + look
+        if look % HOUR == 0:
+            kept = kept.filter(pl.col("window_start_ns") >= (window - HOUR - 10) * WINDOW_NS)
+            kept = pl.concat([kept, fleet.hour()])
+        memory.fold(kept.filter(pl.col("window_start_ns") == window * WINDOW_NS), window, window + 1)
+        memory.last = window + 1
+        suspects += _look(memory, kept, window, alarms, settings)
+        progress((look + 1) / looks)
+    days = services * looks * WINDOW_S / DAY_S
     fired = [alarm for alarm in alarms if alarm.seen > PENDING]
     low, high = poisson_interval(len(fired))
     return {
         "services": services,
-        "hours": hours,
         "seed": seed,
         "service_days": round(days, 2),
         "looks": looks,

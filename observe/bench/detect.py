@@ -44,9 +44,15 @@ def series(folder: Path) -> Iterator[Labelled]:
     table = pl.read_parquet(folder / "metrics.parquet")
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise Misconfigured(f"--data {folder}: metrics.parquet has no column {', '.join(missing)}")
-    rows = table.select(pl.col(name).cast(kind) for name, kind in COLUMNS.items()).sort("time_s", maintain_order=True)
+    if table.schema["time_s"].is_temporal():
+        table = table.with_columns(pl.col("time_s").dt.epoch("us") / 1e6)
+    try:
+        rows = table.select(pl.col(name).cast(kind) for name, kind in COLUMNS.items())
+    except pl.exceptions.PolarsError as error:
+        raise Misconfigured(f"--data {folder}: metrics.parquet: {error}") from error
+    rows = rows.filter(pl.col("time_s").is_finite()).sort("time_s", maintain_order=True)
     parts = rows.partition_by("case", as_dict=True)
-    for entry in orjson.loads((folder / "cases.json").read_bytes()):
+    for entry in _listed(folder):
         try:
             name = str(entry["case"])
             windows = tuple((float(start), float(end)) for start, end in entry["windows_s"])
@@ -55,6 +61,16 @@ def series(folder: Path) -> Iterator[Labelled]:
         part = parts.get((name,), rows.clear())
         value = part["value"].fill_null(float("nan"))
         yield Labelled(name, part["time_s"].to_numpy(), value.to_numpy(), windows)
+
+
+def _listed(folder: Path) -> list[Json]:
+    try:
+        entries = orjson.loads((folder / "cases.json").read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise BadRecord(f"--data {folder}: cases.json: {error}") from error
+    if not isinstance(entries, list):
+        raise BadRecord(f"--data {folder}: cases.json: a list is expected")
+    return entries
 
 
 def detect_data(folder: Path, progress: Callable[[int], None] = lambda done: None) -> Json:

@@ -24,6 +24,7 @@ RARE = 0.02  # share of the past beyond which the tail begins
 LEVEL = 0.002  # probability below which a point is told
 QUIET = 64  # points after one that is told in which nothing else is
 FLOOR_OF_TAIL = 0.01  # of the quantile where it begins: nothing falls off faster
+LARGEST = 1e150  # what is larger counts as missing: its square is no number
 FLOOR_OF_VALUE = 1e-6  # of the largest value seen: below that is rounding
 
 
@@ -32,7 +33,7 @@ def surprises(value: Floats) -> Floats:
 
     No look-ahead: the first k answers depend on the first k values only.
     """
-    present = np.isfinite(value)
+    present = np.abs(value) < LARGEST  # not NaN either
     series = pl.Series(np.where(present, value, np.nan)).fill_nan(None).forward_fill().fill_null(0.0)
     largest = np.maximum.accumulate(np.abs(series.to_numpy())) if len(value) else value
     statistics = [_step(series), _spread(series), *(_level(series, horizon) for horizon in HORIZONS)]

@@ -233,3 +233,48 @@ def test_a_rival_takes_as_much_for_each_series():
     rival = z_loop(ticks.Pool(4, 40, seed=1).all, 4)
     assert rival.at(8, 0.1)["cpu_seconds"] == pytest.approx(2 * rival.at(4, 0.1)["cpu_seconds"], abs=2e-4)
     assert Rival(0, 0.0, 0, "not here").at(8, 0.1) == {"skipped": "not here"}
+
+
+def test_folders_of_the_format_may_hold_anything(tmp_path):
+    """Gaps, missing and infinite values, constants, too short, too large, unsorted, steps of a second or an hour."""
+    rng, n = np.random.default_rng(0), 1500
+    usual = rng.normal(10.0, 1.0, n)
+    broken = usual + 20.0 * ((np.arange(n) >= 1200) & (np.arange(n) < 1230))
+    gap = np.arange(n) + 1e6 * (np.arange(n) > 700)
+    series = {
+        'odd name ü,"x"/y': (1.7e9 + np.arange(n), broken, [[1.7e9 + 1195, 1.7e9 + 1250]]),
+        "hours with gaps": (3600.0 * gap, np.where(rng.random(n) < 0.3, np.nan, usual), []),
+        "constant": (np.arange(n), np.full(n, 5.0), [[100, 200]]),
+        "nothing but NaN": (np.arange(50.0), np.full(50, np.nan), [[0, 10]]),
+        "infinite": (np.arange(n), np.where(np.arange(n) == 900, np.inf, usual), []),
+        "huge": (np.arange(n), 1e300 * usual / 10.0, []),
+        "short": (np.arange(3), np.arange(3.0), []),
+        "unsorted, twice": (np.repeat(np.arange(n / 2)[::-1], 2), usual, []),
+    }
+    frames = [pl.DataFrame({"case": name, "time_s": t.astype(float), "value": v}) for name, (t, v, _) in series.items()]
+    pl.concat(frames).write_parquet(tmp_path / "metrics.parquet")
+    cases = [{"case": name, "windows_s": windows} for name, (_, _, windows) in series.items()]
+    (tmp_path / "cases.json").write_bytes(orjson.dumps([*cases, {"case": "absent", "windows_s": [[1, 2]]}]))
+    result = detect.detect_data(tmp_path)
+    found = {entry["case"]: entry for entry in result["cases"]}
+    assert list(found) == [*series, "absent"]
+    assert found['odd name ü,"x"/y']["found"] == 1
+    for name in ("constant", "nothing but NaN", "huge", "short", "absent"):
+        assert found[name]["detections"] == []
+    assert orjson.loads(orjson.dumps(result)) == result
+
+
+def test_times_may_be_dates_and_what_is_no_set_is_said(tmp_path):
+    frame = pl.DataFrame({"case": "a", "time_s": [60.0, 120.0], "value": [1.0, 2.0]})
+    dated = frame.with_columns(pl.from_epoch(pl.col("time_s").cast(pl.Int64), time_unit="s"))
+    dated.write_parquet(tmp_path / "metrics.parquet")
+    (tmp_path / "cases.json").write_bytes(orjson.dumps([{"case": "a", "windows_s": []}]))
+    (case,) = detect.series(tmp_path)
+    assert case.time_s.tolist() == [60.0, 120.0]
+    for text in (b"", b"{}"):
+        (tmp_path / "cases.json").write_bytes(text)
+        with pytest.raises(BadRecord, match=r"cases\.json"):
+            list(detect.series(tmp_path))
+    frame.with_columns(time_s=pl.lit("noon")).write_parquet(tmp_path / "metrics.parquet")
+    with pytest.raises(Misconfigured, match=r"metrics\.parquet"):
+        list(detect.series(tmp_path))
