@@ -53,7 +53,7 @@ class Intake:
     async def take(self, signal: Signal, body: bytes, lease: Lease, *, json: bool = False) -> Outcome:
         """Raises BadRecord (also TooLarge) or Unavailable. Parts of a request that had to be split go one after the
         other, so that a large request does not fill the stream's buffer. Where a later part fails, the earlier ones are
-        on the stream already; a stream that remembers digests (local) keeps them once when the sender tries again."""
+        on the stream already; when the sender tries again they are known by their digests, and stored once."""
         if json or len(body) > INLINE_BYTES:
             loop = asyncio.get_running_loop()
             checked = await loop.run_in_executor(self._workers, self._check, signal, body, json)
