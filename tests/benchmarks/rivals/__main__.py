@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.rivals.bench import Bench, Contender, Result, median
+from tests.benchmarks.rivals.bench import Bench, Contender
 from tests.benchmarks.rivals.collector import Collector, binary
 from tests.benchmarks.rivals.ours import KafkaEngine, Observe, PythonLoop
+from tests.benchmarks.rivals.result import Result, median
 from tests.benchmarks.rivals.tables import check_same, create_exporter_tables
 from tests.fixtures.clickhouse import ClickHouseServer, library
 from tests.fixtures.kafka import KafkaBroker, resolve
