@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ NAMES = ("collector_readme", "collector_tuned", "python_loop", "observe_no_bloom
 
 def main(arguments: list[str]) -> int:
     options = parsed(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing that was started here stays behind
     with parts() as bench:
         bench.create_topics()
         bench.fill(options.spans, headers=not options.without_headers, compression=options.compression)
