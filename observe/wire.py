@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from observe.errors import BadRecord
@@ -146,7 +147,9 @@ def _cause(cause: Cause) -> Json:
 
 
 def _sentence(said: Evidence | RuledOut) -> Json:
-    return {"numbers": {name: _rounded(value) for name, value in said.numbers}, "query": said.query}
+    # JSON has no infinity, and a number that is none says nothing.
+    numbers = {name: _rounded(value) for name, value in said.numbers if isfinite(value)}
+    return {"numbers": numbers, "query": said.query}
 
 
 def _asked(body: Any) -> tuple[Numbers, str]:

@@ -156,7 +156,8 @@ class Reader:
     def graph(self, at_ns: int, span_ns: int = GRAPH_SPAN_NS, detail: str = "all") -> Json:
         """The graph of the `span_ns` before `at_ns`, with the incidents that were open then.
 
-        `detail` adds operations, or places (instances, hosts, GPUs), or all of them.
+        `detail` adds operations, or places (instances, hosts, GPUs), or all of them; and how complete the traces are,
+        which has to be counted from spans.
         """
         from_ns = at_ns - span_ns
         incidents = self._store.incidents(from_ns=from_ns, to_ns=at_ns + 1)
@@ -168,6 +169,8 @@ class Reader:
         open_then = [i for i in incidents if summaries.open_at(i, at_ns)]
         count = int(frames.selfs["requests"].sum())
         answer = topology.extended(base, frames, open_then, detail)
+        if detail == "services":
+            return answer
         return answer | {"completeness": spans.completeness(self._store, *span, count)}
 
     def gpus(self, at_ns: int) -> list[Json]:

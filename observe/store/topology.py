@@ -13,7 +13,8 @@ from observe.types import Json
 
 MAX_SPANS = 200_000
 """How many spans completeness is counted over; beyond that, of a part of the traces."""
-AROUND_S = 300
+AROUND_S, AROUND_MANY_S = 300, 60
+"""How far parents are looked for; the second where spans are so many that reading them costs."""
 
 TOPICS: dict[str, pl.DataType] = {
     "service": pl.String(),
@@ -42,7 +43,8 @@ def completeness(db: Database, from_s: int, to_s: int, spans: int) -> Json:
     """How many spans lack their parent and how many traces their root, in all and by service; `spans` is about how
     many there are."""
     every = max(1, -(-spans // MAX_SPANS))
-    rows = db.query(sql("completeness"), {"from": from_s, "to": to_s, "around": AROUND_S, "every": every})
+    around_s = AROUND_S if every == 1 else AROUND_MANY_S
+    rows = db.query(sql("completeness"), {"from": from_s, "to": to_s, "around": around_s, "every": every})
     table = {row["service"]: row for row in rows.sort("service").to_dicts()} if rows.width else {}
     total = table.pop("", {"spans": 0, "orphans": 0, "missing_parents": 0, "traces": 0, "rootless": 0})
     return {

@@ -59,6 +59,7 @@ def test_windows_show_the_onset(reader, sample):
 def test_the_graph_has_services_databases_and_the_time_on_the_way(reader, sample):
     graph = reader.graph(sample.end_ns, 100 * 10**9)
     services = reader.graph(sample.end_ns, 100 * 10**9, "services")
+    assert "completeness" not in services
     assert {n["name"]: n["kind"] for n in services["nodes"]} == {
         "gateway": "service",
         "retriever": "service",

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -84,3 +85,32 @@ def test_usual_spellings_of_a_time(text, seconds):
 def test_what_is_no_time_is_named(text):
     with pytest.raises(BadRecord, match="RFC 3339"):
         from_rfc3339(text)
+
+
+GIVEN = Incident(
+    "a", 1, State.FIRING, Severity.INFO, "t", 0, 0, 0, None, (),
+    (Cause(1, CauseKind.SERVICE, "s", "", 0.5, 0.5, ("s",), (Evidence("x", "y", (("n", 1.0),), "/q"),)),),
+    (RuledOut("r", "", "because", (("n", 1.0),), "/q"),),
+)  # fmt: skip
+
+
+def test_numbers_that_are_none_are_left_out():
+    said = Evidence(
+        "edge_time", "text", (("before", float("nan")), ("after", 2.0), ("more", float("inf"))), "/api/v1/x"
+    )
+    body = incident_json(replace(GIVEN, causes=(replace(GIVEN.causes[0], evidence=(said,)),)))
+    assert body["causes"][0]["evidence"] == [
+        {"kind": "edge_time", "text": "text", "numbers": {"after": 2.0}, "query": "/api/v1/x"}
+    ]
+    again = incident_from_json(json.loads(json.dumps(body)))
+    assert again.causes[0].evidence == (Evidence("edge_time", "text", (("after", 2.0),), "/api/v1/x"),)
+
+
+def test_incidents_of_before_sentences_had_numbers_are_read():
+    body = incident_json(GIVEN)
+    for cause in body["causes"]:
+        for said in cause["evidence"]:
+            del said["numbers"], said["query"]
+    for one in body["ruled_out"]:
+        del one["numbers"], one["query"]
+    assert incident_from_json(body).causes[0].evidence[0].numbers == ()
