@@ -25,6 +25,9 @@ from observe.store import ClickHouseStore
 from observe.types import TOPICS, Batch, Record, Signal
 
 SPAN_VIEWS = (
+    "token_windows_mv",
+    "service_blocks_mv",
+    "operations_mv",
     "stored_days_otel_traces_mv",
     "otel_traces_trace_id_ts_mv",
     "service_windows_mv",

@@ -35,9 +35,8 @@ SELECT
     count() AS Requests, countIf(failed) AS Errors, sum(input) AS InputTokens, sum(output) AS OutputTokens,
     sum(Duration) AS DurationSumNs,
     sumMap(map(bucket(Duration), toUInt64(1))) AS Buckets,
-    sumMap(if(first_ns > 0, map(bucket(first_ns), toUInt64(1)), CAST(map(), 'Map(Int16, UInt64)'))) AS FirstBuckets,
-    sumMap(if(further_ns > 0, map(bucket(further_ns), toUInt64(1)), CAST(map(), 'Map(Int16, UInt64)')))
-        AS PerTokenBuckets
+    sumMapIf(map(bucket(first_ns), toUInt64(1)), first_ns > 0) AS FirstBuckets,
+    sumMapIf(map(bucket(further_ns), toUInt64(1)), further_ns > 0) AS PerTokenBuckets
 FROM (
     SELECT
         toDateTime(intDiv(toUnixTimestamp64Nano(Timestamp) + toInt64(Duration), 10000000000) * 10, 'UTC') AS Window,
