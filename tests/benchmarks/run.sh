@@ -16,6 +16,8 @@ say "the same, with each pipeline killed twice"
 "$python" -m tests.benchmarks.rivals --json --spans 400000 --kills 2 --only collector_readme collector_tuned python_loop observe_full
 say "receivers: OTLP/gRPC to Kafka"
 "$python" -m tests.benchmarks.rivals.receive --json
+say "random OTLP requests through both stores, compared field by field"
+OTLP_EXAMPLES=500 "$python" -m pytest -q -p no:cacheprovider tests/contract/otlp/test_complete.py
 say "detection on simulated services"
 "$python" -m tests.benchmarks.detect_simulation
 say "from what was noticed to ranked causes, by size"

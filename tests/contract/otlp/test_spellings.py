@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
-from observe.settings import RetentionSettings
 from observe.store import ClickHouseStore
 from observe.store.aliases import CHAINS
 from observe.store.read import Reader
 from observe.types import WINDOW_NS
 from tests.fixtures.records import CLIENT, PRODUCER, Span, batch, request
 
-BASE_NS = (time.time_ns() // WINDOW_NS - 60) * WINDOW_NS
+BASE_NS = (time.time_ns() // WINDOW_NS - 3 * 360) * WINDOW_NS
 
 PEERS: Mapping[str, tuple[Mapping[str, str], str, str]] = {
     "new service": ({"service.peer.name": "billing"}, "billing", "external"),
@@ -45,18 +44,10 @@ SAME = [
 ]
 
 
-@pytest.fixture(scope="module", params=["chdb", pytest.param("server", marks=pytest.mark.clickhouse)])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.getbasetemp())
-        url = f"chdb://{tmp_path_factory.mktemp('spellings')}"
-        if request.param == "server":
-            url = f"{request.getfixturevalue('clickhouse_url')}/spellings_{time.time_ns()}"
-        opened = ClickHouseStore(url, RetentionSettings())
-        opened.migrate()
-        opened.insert(batch("otlp_spans", 0, 0, spans()), len(PEERS) + len(SAME))
-        yield opened
-        opened.close()
+@pytest.fixture(scope="module")
+def store(opened: ClickHouseStore) -> ClickHouseStore:
+    opened.insert(batch("otlp_spans", 9, 0, spans()), len(PEERS) + len(SAME))
+    return opened
 
 
 def spans() -> bytes:

@@ -5,36 +5,28 @@ those that Grafana's ClickHouse data source makes, word for word but for the dat
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from observe.settings import RetentionSettings
 from observe.store import ClickHouseStore
 from tests.fixtures.records import CLIENT, MS, Span, batch, logs, metrics, request
 
 TRACE = "391dae938234560b16bb63f51501cb6f"
 SERVICE = "clickhouse-exporter"
+PARTITION = 8
 NOW_NS = time.time_ns() // MS * MS
 START_NS = NOW_NS - 600 * 1000 * MS
 
 
-@pytest.fixture(scope="module", params=["chdb", pytest.param("server", marks=pytest.mark.clickhouse)])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.getbasetemp())
-        url = f"chdb://{tmp_path_factory.mktemp('readers')}"
-        if request.param == "server":
-            url = f"{request.getfixturevalue('clickhouse_url')}/readers_{time.time_ns()}"
-        opened = ClickHouseStore(url, RetentionSettings())
-        opened.migrate()
-        opened.insert(batch("otlp_spans", 0, 0, spans()), 3)
-        opened.insert(batch("otlp_logs", 0, 0, log_records()), 3)
-        opened.insert(batch("otlp_metrics", 0, 0, sums()), 2)
-        yield opened
-        opened.close()
+@pytest.fixture(scope="module")
+def store(opened: ClickHouseStore) -> ClickHouseStore:
+    opened.insert(batch("otlp_spans", PARTITION, 0, spans()), 3)
+    opened.insert(batch("otlp_logs", PARTITION, 0, log_records()), 3)
+    opened.insert(batch("otlp_metrics", PARTITION, 0, sums()), 2)
+    return opened
 
 
 def spans() -> bytes:
