@@ -113,6 +113,12 @@ def _call_errors(frames: Frames, asked: Question) -> Mapping[str, float]:
     return _ratios(_by_period(rows, "errors"), _by_period(rows, "calls"))
 
 
+def _calls_per_request(frames: Frames, asked: Question) -> Mapping[str, float]:
+    edges = collapsed_edges(frames.edges, asked.when)
+    here = entries(collapsed_selfs(frames.selfs, asked.when), edges).filter(pl.col("service") == asked.service)
+    return _ratios(_by_period(_calls(frames, asked), "calls"), _by_period(here, "requests"))
+
+
 def _calls(frames: Frames, asked: Question) -> pl.DataFrame:
     here = (pl.col("caller") == asked.service) & (pl.col("callee") == asked.callee)
     return collapsed_edges(frames.edges.filter(here), asked.when)
@@ -183,9 +189,8 @@ def _by_period(rows: pl.DataFrame, column: str) -> tuple[float, float]:
 
 
 def _ratios(top: tuple[float, float], bottom: tuple[float, float]) -> Mapping[str, float]:
-    return {
-        name: top[p] / bottom[p] if bottom[p] > 0 else float("nan") for p, name in enumerate(("before", "after"))
-    } | {"requests_before": bottom[0], "requests_after": bottom[1]}
+    found = {name: top[p] / max(bottom[p], 1.0) for p, name in enumerate(("before", "after"))}
+    return found | {"requests_before": bottom[0], "requests_after": bottom[1]}
 
 
 _ANSWERS: Mapping[str, Callable[[Frames, Question], Mapping[str, float]]] = {
@@ -194,6 +199,7 @@ _ANSWERS: Mapping[str, Callable[[Frames, Question], Mapping[str, float]]] = {
     "errors_begun": _errors_begun,
     "edge_time_ms": _edge_time,
     "call_errors": _call_errors,
+    "calls_per_request": _calls_per_request,
     "outside_requests_per_s": _outside,
     "excess_ms": _excess("self"),
     "excess_errors": _excess("errors"),
@@ -208,6 +214,7 @@ UNITS: Mapping[str, str] = {
     "errors_begun": "1",
     "edge_time_ms": "ms",
     "call_errors": "1",
+    "calls_per_request": "1",
     "outside_requests_per_s": "{request}/s",
     "excess_ms": "ms",
     "excess_errors": "1",

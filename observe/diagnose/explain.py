@@ -20,6 +20,9 @@ from observe.diagnose.resources import Finding
 from observe.diagnose.symptoms import Symptom
 from observe.types import Evidence, Numbers, RuledOut
 
+MORE, SOME = 1.25, 0.05
+"""Calls per request that changed by less than this part and number are the same calls."""
+
 
 def ms(value: float) -> str:
     """
@@ -52,6 +55,7 @@ def evidence(suspect: Suspect, place: Place, members: Sequence[Symptom], blamer:
         return (Evidence("traffic", text, numbers, asked.query),)
     if suspect.node < len(picture.services):
         found += _own(suspect, blamer)
+        found += _structure(suspect, blamer)
     found += _edges(suspect, blamer)
     found += _accounts(suspect, members, blamer)
     found += _place(place, suspect, picture.periods)
@@ -108,6 +112,23 @@ def _edges(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
                 numbers = (*numbers, ("lost", lost))
             asked = Question("call_errors", picture.periods, caller, callee)
             found.append(Evidence("error_origin", text, numbers, asked.query))
+    return found
+
+
+def _structure(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
+    """Calls that the suspect makes more often per request than before; fewer, where its requests fail."""
+    picture = blamer.picture
+    edges = picture.edges
+    mine = np.flatnonzero(edges.caller == suspect.node)
+    before, after = edges.calls[:, mine]
+    moved = (after > MORE * before + SOME) | ((after < before / MORE - SOME) & suspect.errors)
+    found = []
+    for i in sorted(mine[moved].tolist(), key=lambda i: (-abs(edges.calls_change_ms[i]), i))[:2]:
+        callee, pair = picture.name(int(edges.callee[i])), edges.calls[:, i]
+        verb = "rose" if pair[1] > pair[0] else "fell"
+        text = f"calls from {suspect.name} to {callee} {verb} from {pair[0]:.2f} to {pair[1]:.2f} per request"
+        asked = Question("calls_per_request", picture.periods, suspect.name, callee)
+        found.append(Evidence("structure", text, _both(pair), asked.query))
     return found
 
 

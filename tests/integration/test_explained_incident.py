@@ -176,6 +176,8 @@ def test_questions_that_make_no_sense_are_refused(site):
     assert ask("/api/v1/compare", params={"of": "beauty", **when}).status_code == 400
     assert ask("/api/v1/compare", params={"of": "duration_ms", "before": "now", "after": "then"}).status_code == 400
     assert ask("/api/v1/compare", params={"of": "duration_ms", "service": "nobody", **when}).json()["numbers"] == {
+        "before": 0.0,
+        "after": 0.0,
         "requests_before": 0.0,
         "requests_after": 0.0,
     }
