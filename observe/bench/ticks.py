@@ -31,7 +31,7 @@ DRAWN = 500  # series drawn; more are copies of them under other names
 LOOKS = 8
 ROWS_AT_ONCE = 400_000
 LOOP_SERIES, PELT_SERIES = 1_000, 10  # that the rivals are run on: what they take grows as their number
-SQL_SERIES = 10_000
+SQL_SERIES = 1_000  # an hour of more takes minutes to write
 MIB = 2**20
 
 T = TypeVar("T")

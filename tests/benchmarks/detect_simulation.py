@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from observe.bench.days import quiet_days
 from observe.bench.detection import Episode, walk
 from observe.bench.series import START_NS, WINDOW_S, Fault, Fleet, Known, draw
 from observe.settings import DetectSettings
@@ -95,7 +96,7 @@ def _finite(value: float) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--series", type=int, default=60)
-    parser.add_argument("--quiet-series", type=int, default=100)
+    parser.add_argument("--quiet-series", type=int, default=500)
     parser.add_argument("--hours", type=float, default=3.0)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", choices=("power", "false_alarms"))
@@ -108,7 +109,8 @@ def main() -> None:
         ]
     if options.only != "power":
         result["false_alarms"] = [
-            false_alarms(options.quiet_series, options.hours, options.seed + i) for i in range(options.repeats)
+            quiet_days(options.quiet_series, round(options.hours * 360), options.seed + i)
+            for i in range(options.repeats)
         ]
         result["cold_start"] = false_alarms(options.quiet_series, options.hours / 4, options.seed, warm_up_s=45.0)
     print(json.dumps(result, indent=1))

@@ -18,6 +18,8 @@ say "receivers: OTLP/gRPC to Kafka"
 "$python" -m tests.benchmarks.rivals.receive --json
 say "random OTLP requests through both stores, compared field by field"
 OTLP_EXAMPLES=500 "$python" -m pytest -q -p no:cacheprovider tests/contract/otlp/test_complete.py
+say "one look by number of series, SQL apart, rivals"
+"$observe" bench detect --json
 say "detection on simulated services"
 "$python" -m tests.benchmarks.detect_simulation
 say "from what was noticed to ranked causes, by size"
