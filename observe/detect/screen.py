@@ -60,9 +60,14 @@ def chernoff(count: Numbers, mean: Numbers) -> Numbers:
     >>> bool(chernoff(np.array(10.0), np.array(2.0)) > np.log(4.6e-5))
     True
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bound = count - mean - count * np.log(count / mean)
-    return np.where(count > mean, np.nan_to_num(bound, nan=0.0, neginf=-1e9), 0.0)
+    return np.where(count > mean, _poisson_bound(count, mean), 0.0)
+
+
+def _poisson_bound(count: Numbers, mean: Numbers) -> Numbers:
+    """The same on the side of the mean where the count lies."""
+    with np.errstate(divide="ignore"):
+        bound: Numbers = count - mean - np.where(count > 0, count * np.log(np.maximum(count, 1e-9) / mean), 0.0)
+    return bound
 
 
 class _Range:
@@ -154,7 +159,8 @@ def _traffic(memory: Memory, settings: DetectSettings) -> Bools:
     at = np.flatnonzero((fell | rose) & (most >= settings.min_requests))
     found = np.zeros(memory.series, dtype=bool)
     usual = _usual(memory, rows[:before][whole[:before]], starts[:before][whole[:before]], at)
-    found[at] = np.where(fell[at], now[at] <= (1.0 - part) * usual, now[at] >= (1.0 + part) * usual)
+    changed = np.where(fell[at], now[at] <= (1.0 - part) * usual, now[at] >= (1.0 + part) * usual)
+    found[at] = changed & (_poisson_bound(now[at], np.maximum(usual, 1e-3)) <= LOG_P)
     return found
 
 
