@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+import polars as pl
+
 from observe.alert import abnormal, step
 from observe.detect import detect, gauge_shifts
 from observe.detect.canary import Comparison, compare, released, worst
-from observe.detect.grid import METRIC, span_of
+from observe.detect.grid import METRIC, WARM_UP_WINDOWS, span_of
 from observe.detect.live import detect_live
 from observe.detect.memory import Memory
 from observe.detect.rules import evaluate
@@ -22,11 +24,12 @@ from observe.diagnose.metrics_only import symptoms as felt
 from observe.frames import Frames
 from observe.looks import Look
 from observe.revise import sealed
-from observe.settings import Rule, Settings
+from observe.settings import CanarySettings, DetectSettings, Rule, Settings
 from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Evidence, Impact, Incident, Interval, Shift
 
 SECOND_NS = 1_000_000_000
 CANARY_SCORE = 0.95
+PERSISTS_P = 0.05
 OF_CALLS = re.compile(r"gen_ai|vllm|sglang|tgi_|nv_inference|token", re.IGNORECASE)
 """Histograms sent as metrics that measure model calls: they carry no tokens, so spans speak for them."""
 
@@ -105,11 +108,22 @@ def rollbacks(frames: Frames, now_ns: int, settings: Settings) -> list[Diagnosis
     level = settings.detect.max_false_discoveries / LOOKS_PER_DAY
     found = []
     for service, old, new, since_ns in released(frames, end_ns):
-        beside = frames.between(since_ns, end_ns)
-        result = compare(beside, service, old, new, settings.detect, settings.canary, level)
-        if result.verdict == "roll back" and result.side_by_side:
-            found.append(_rollback(result))
+        beside = frames.between(since_ns + WARM_UP_WINDOWS * WINDOW_NS, end_ns)
+        versions = service, old, new, settings.detect, settings.canary
+        result = compare(beside, *versions, level)
+        if result.verdict == "roll back" and result.side_by_side and _persists(beside, versions):
+            found.append(_rollback(result, since_ns))
     return found
+
+
+def _persists(beside: Frames, versions: tuple[str, str, str, DetectSettings, CanarySettings]) -> bool:
+    """Whether every second window says so, and the others, too: one hiccup of 10 s is no bad release."""
+    turn = pl.col("window_start_ns") // WINDOW_NS % 2
+    halves = (
+        replace(beside, windows=beside.windows.filter(turn == odd), tokens=beside.tokens.filter(turn == odd))
+        for odd in (0, 1)
+    )
+    return all(compare(half, *versions, PERSISTS_P).verdict == "roll back" for half in halves)
 
 
 def horizon_ns(settings: Settings) -> int:
@@ -172,7 +186,7 @@ def _with_reasons(diagnosis: Diagnosis, given: Given, burns: Sequence[Burning]) 
     return replace(diagnosis, causes=causes) if more else diagnosis
 
 
-def _rollback(result: Comparison) -> Diagnosis:
+def _rollback(result: Comparison, since_ns: int) -> Diagnosis:
     check = worst(result)
     shift = Shift(
         service=result.service,
@@ -184,7 +198,7 @@ def _rollback(result: Comparison) -> Diagnosis:
         unit=check.unit,
         p_value=check.p_value,
         samples=result.requests[1],
-        onset_ns=result.from_ns,
+        onset_ns=since_ns,
         rule=f"canary {result.baseline} → {result.candidate}",
     )
     texts = [f"{result.candidate} beside {result.baseline}, same operations and minutes: {t}" for t in result.reasons]

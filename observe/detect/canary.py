@@ -20,12 +20,16 @@ from observe.detect.strata import Strata, compared, share_upper
 from observe.detect.tokens import given_version
 from observe.frames import BUCKETS_PER_OCTAVE, Frames
 from observe.settings import CanarySettings, DetectSettings
+from observe.types import WINDOW_NS
 
 Verdict = Literal["promote", "hold", "roll back"]
 Finding = Literal["worse", "unclear", "same", "better"]
 
 BLOCK_NS = 60_000_000_000
 MAX_BLOCKS = 120
+PER_BLOCK = 10
+"""Requests of either version that a block holds on the average: short blocks know more of what varies with time, and
+leave out more requests that have nobody beside them."""
 ENTRIES = ("Server", "Consumer")
 TAIL_REQUESTS = 1000.0
 """Fewer requests of the candidate than this say nothing of its P99; its P95 is then what it is promoted by."""
@@ -159,7 +163,9 @@ def _overlap(windows: pl.DataFrame, versions: tuple[str, str]) -> bool:
 
 def _strata(windows: pl.DataFrame, versions: tuple[str, str], blocks: bool) -> Strata:
     first_ns, last_ns = _span(windows)
-    length_ns = max(BLOCK_NS, -(-(last_ns - first_ns) // (MAX_BLOCKS * BLOCK_NS)) * BLOCK_NS)
+    fewest = min(int(windows.filter(pl.col("version") == version)["requests"].sum()) for version in versions)
+    most = min(MAX_BLOCKS, max(1, fewest // PER_BLOCK))
+    length_ns = max(WINDOW_NS, -(-(last_ns - first_ns) // (most * WINDOW_NS)) * WINDOW_NS)
     rows = windows.with_columns(
         block=(pl.col("window_start_ns") - first_ns) // length_ns * int(blocks),
         operation_no=pl.struct("operation", "kind").rank("dense").cast(pl.Int64) - 1,

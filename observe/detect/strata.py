@@ -17,7 +17,7 @@ from observe.detect.statistics import Bools, Floats, Ints, student_upper
 
 BOUND = 0.95
 BOUND_Z = 1.645
-MIN_BLOCKS = 5
+PRIOR_BLOCKS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +131,14 @@ def share_upper(strata: Strata, outcome: Outcome) -> float:
 
 
 def _dispersion(excess: Floats, variance: Floats) -> tuple[float, float]:
-    """How much more the blocks' differences vary than random labels explain (≥ 1), and the degrees of freedom."""
+    """How much more the blocks' differences vary than random labels explain (≥ 1), and the degrees of freedom; as if
+    PRIOR_BLOCKS blocks had been seen before in which nothing did."""
     informed = variance > 0
     blocks = int(informed.sum())
-    if blocks < MIN_BLOCKS:
-        return 1.0, 1e6
+    if not blocks:
+        return 1.0, PRIOR_BLOCKS
     excess, variance = excess[informed], variance[informed]
     common = excess.sum() / variance.sum()
-    beyond = ((excess - common * variance) ** 2 / variance).sum() / (blocks - 1)
-    return max(1.0, float(beyond)), blocks - 1.0
+    squares = float(((excess - common * variance) ** 2 / variance).sum())
+    degrees = blocks - 1.0 + PRIOR_BLOCKS
+    return max(1.0, (squares + PRIOR_BLOCKS) / degrees), degrees

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from observe.detect.canary import compare, released
 from observe.detect.strata import Outcome, Strata, compared
 from observe.frames import TOKEN_WINDOWS
-from observe.settings import CanarySettings, DetectSettings
-from tests.unit.detect_parts import frames, row, window_ns
+from observe.settings import CanarySettings, DetectSettings, load
+from observe.verdict import rollbacks
+from tests.unit.detect_parts import frames, now_ns, row, window_ns
 from tests.unit.test_detect_tokens import calls_of
 
 DETECT, CANARY = DetectSettings(), CanarySettings()
@@ -130,6 +131,25 @@ def test_a_release_is_seen_where_both_versions_take_traffic():
     assert released(seen, window_ns(40)) == []
     swapped = pl.concat([seen.windows.filter(pl.col("version") == "v1").head(60)], how="vertical")
     assert released(frames(swapped.to_dicts()), window_ns(60)) == []
+
+
+def test_a_bad_release_is_told_by_the_watcher_but_neither_a_cold_start_nor_one_hiccup_is():
+    def told(slow_windows):
+        rng = np.random.default_rng(12)
+        rows = []
+        for w in range(60):
+            rows.append(row(w, list(20 * rng.lognormal(0, 0.3, 60)), version="v1"))
+            if w >= 30:
+                slow = 4 if w in slow_windows else 1
+                rows.append(row(w, list(20 * slow * rng.lognormal(0, 0.3, 40)), version="v2"))
+        return rollbacks(frames(rows), now_ns(60), load(environ={}))
+
+    (found,) = told(range(30, 60))
+    assert (found.causes[0].kind, found.causes[0].resource) == ("version", "v2")
+    assert found.symptoms[0].onset_ns == window_ns(30)
+    assert told({30, 31, 32}) == []
+    assert told({45}) == []
+    assert told(()) == []
 
 
 @settings(max_examples=25, deadline=None)
