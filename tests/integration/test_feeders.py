@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from confluent_kafka import Consumer as RawConsumer
 from confluent_kafka import Producer as RawProducer
 from confluent_kafka import TopicPartition
 
+from observe.errors import Unavailable
 from observe.ingest import Mover
 from observe.sdk.kafka import KafkaSpanExporter
 from observe.settings import KafkaSettings, RetentionSettings
 from observe.store import ClickHouseStore
 from observe.stream.kafka import KafkaStream
-from observe.types import TOPICS, BatchLimits
+from observe.types import TOPICS, BatchLimits, PartitionState
 from tests.fixtures.records import Span, logs, metrics, request
 
 pytestmark = pytest.mark.kafka
 
 PATIENCE_S = 30.0
+PARTITIONS = 2
+SIGNAL_NAMES = ("traces", "metrics", "logs")
+COLLECTORS = sorted((Path(__file__).parents[2] / ".cache").glob("collector-*"))
+"""A Collector with otlpreceiver and kafkaexporter, where the benchmark has compiled one."""
 
 # As a Collector's JSON marshaler writes it: 64-bit numbers as text, ids in hex, enums as integers.
 JSON_SPANS = """{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"SERVICE"}}]},
@@ -65,9 +74,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def stream(kafka_bootstrap: str) -> KafkaStream:
-    stream = KafkaStream(kafka_bootstrap, KafkaSettings(partitions=2))
+    stream = KafkaStream(kafka_bootstrap, KafkaSettings(partitions=PARTITIONS))
     stream.admin().migrate()
     return stream
+
+
+def _patiently(ask: Callable[[], list[PartitionState]]) -> list[PartitionState]:
+    """A broker that has just started does not know yet who coordinates a group."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 class Writer:
@@ -75,7 +96,7 @@ class Writer:
 
     def __init__(self, brokers: str, stream: KafkaStream, store: ClickHouseStore) -> None:
         self.group = uuid.uuid4().hex
-        states = stream.admin().partitions(self.group)
+        states = _patiently(lambda: stream.admin().partitions(self.group))
         raw = RawConsumer({"bootstrap.servers": brokers, "group.id": self.group})
         raw.commit(offsets=[TopicPartition(s.topic, s.partition, s.end) for s in states], asynchronous=False)
         raw.close()
@@ -202,7 +223,8 @@ def fnv1a(key: bytes) -> int:
 def test_a_trace_has_the_partition_that_a_collector_gives_it(kafka_bootstrap: str, stream: KafkaStream) -> None:
     """The kafkaexporter's partitioner takes the remainder of the signed hash, and drops its sign."""
     spans = spans_of("keyed", 24)
-    ends = {(s.topic, s.partition): s.end for s in stream.admin().partitions("nobody")}
+    states = _patiently(lambda: stream.admin().partitions("nobody"))
+    ends = {(s.topic, s.partition): s.end for s in states}
     exporter = KafkaSpanExporter(kafka_bootstrap, partition_traces_by_id=True)
     assert exporter.export(spans).name == "SUCCESS"
     exporter.shutdown()
@@ -229,3 +251,56 @@ def test_a_broker_that_is_away_costs_the_service_nothing(caplog: pytest.LogCaptu
         assert exporter.export(spans_of("alone", 1)).name == "FAILURE"
     assert "spans are lost" in caplog.text
     exporter.shutdown()
+
+
+def collector_config(brokers: str, port: int, encoding: str) -> dict[str, Any]:
+    topics = {s: {"topic": topic, "encoding": encoding} for s, topic in zip(SIGNAL_NAMES, TOPICS.values(), strict=True)}
+    return {
+        "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{port}"}}}},
+        "exporters": {
+            "kafka": {
+                "brokers": [brokers], **topics, "partition_traces_by_id": True,
+                "producer": {"compression": "zstd" if encoding == "otlp_proto" else "gzip"},
+            }
+        },
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "pipelines": {s: {"receivers": ["otlp"], "exporters": ["kafka"]} for s in SIGNAL_NAMES},
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(not COLLECTORS, reason="no Collector has been compiled here; the benchmark of rivals does")
+@pytest.mark.parametrize("encoding", ["otlp_proto", "otlp_json"])
+def test_a_real_collector_feeds_the_topics(kafka_bootstrap: str, writer: Writer, tmp_path: Path, encoding: str) -> None:
+    service, now_ns = f"through-{encoding}", time.time_ns()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    config = tmp_path / "collector.json"
+    config.write_text(json.dumps(collector_config(kafka_bootstrap, port, encoding)))
+    message, points = metrics(service)
+    points.add(name="depth").gauge.data_points.add(time_unix_nano=now_ns, as_double=4.5)
+    attributes = {"n": 2**53 + 1, "list": ["a", 1, True], "bytes": b"\x00\xff"}
+    bodies = {
+        "traces": request([Span(service, f"op {i}", attributes=attributes) for i in range(20)], now_ns),
+        "metrics": message.SerializeToString(),
+        "logs": logs(service, [{"body": {"k": "v"}, "time_unix_nano": now_ns, "severity_number": 9}]),
+    }
+    with (tmp_path / "collector.log").open("wb") as log:
+        collector = subprocess.Popen([COLLECTORS[-1], "--config", str(config)], stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=20), trust_env=False) as http:
+            for path, body in bodies.items():
+                kind = {"content-type": "application/x-protobuf"}
+                sent = http.post(f"http://127.0.0.1:{port}/v1/{path}", content=body, headers=kind, timeout=PATIENCE_S)
+                assert sent.status_code == 200, (tmp_path / "collector.log").read_text()
+        named = "ServiceName = {service:String}"
+        spans = writer.until(f"SELECT TraceId, Origin, SpanAttributes FROM otel_traces WHERE {named}", service, 20)
+        assert all(row["Origin"] == f"otlp_spans/{abs(fnv1a(row['TraceId'].encode())) % PARTITIONS}" for row in spans)
+        assert dict(spans[0]["SpanAttributes"]) == {"n": str(2**53 + 1), "list": '["a",1,true]', "bytes": "AP8="}
+        assert writer.until(f"SELECT Body FROM otel_logs WHERE {named}", service, 1) == [{"Body": '{"k":"v"}'}]
+        gauges = writer.until(f"SELECT MetricName, Value FROM otel_metrics_gauge WHERE {named}", service, 1)
+        assert gauges == [{"MetricName": "depth", "Value": 4.5}]
+    finally:
+        collector.terminate()
+        collector.wait(PATIENCE_S)
