@@ -154,3 +154,13 @@ def test_one_caller_that_is_slow_is_slow_itself():
     calls = pl.DataFrame({"caller": ["front", "cart"], "callee": ["cart", "db"]})
     found = rank(Case(INJECT_S, metrics(11, {("cart", "latency"): 3.0}), graph=calls)).services
     assert found[:2] == ["cart", "db"]
+
+
+def test_requests_below_zero_are_none():
+    case = metric_case(11, {("db", "latency"): 6.0})
+    below = case.metrics.with_columns(
+        value=pl.when(pl.col("metric") == "requests").then(-pl.col("value")).otherwise(pl.col("value"))
+    )
+    found = rank(Case(INJECT_S, below, graph=case.graph))
+    assert sorted(found.services) == case.services()
+    assert all(0 <= score <= 1 for score in found.score)

@@ -105,7 +105,7 @@ def _traffic(names: NDArray[np.str_], moved: Shifts) -> tuple[Floats, Floats, Fl
     chosen = moved.of("traffic")
     where = np.searchsorted(names, moved.service[chosen])
     level = (moved.after_high[chosen] + moved.after_low[chosen]) / 2
-    np.fmax.at(requests, where, level)
+    np.fmax.at(requests, where, np.maximum(level, 0.0))
     np.maximum.at(up, where, moved.up[chosen])
     np.maximum.at(down, where, moved.down[chosen])
     if np.isnan(requests).all():
