@@ -39,6 +39,7 @@ RETENTION: Mapping[str, tuple[str, str]] = {
     "self_windows": ("Window", "rollups_days"),
     "edge_windows": ("Window", "rollups_days"),
     "settled": ("Window", "rollups_days"),
+    "operations": ("SeenAt", "traces_days"),
     "looks": ("At", "diagnoses_days"),
     "diagnoses": ("At", "diagnoses_days"),
 }
