@@ -60,7 +60,8 @@ def _numbers(encoded: bytes) -> list[int]:
 def test_every_table_with_days_in_it_has_a_retention() -> None:
     text = "\n".join(statement for _, statements in migrations() for statement in statements)
     dated = re.findall(r"CREATE TABLE IF NOT EXISTS (\w+) \(.*?ENGINE = (\w+)(.*?)(?=CREATE|\Z)", text, re.DOTALL)
-    assert {name for name, _, rest in dated if "PARTITION BY toDate" in rest} == set(RETENTION)
+    small = {"operations"}  # some thousand rows, dropped one by one: not in days
+    assert {name for name, _, rest in dated if "PARTITION BY toDate" in rest} == set(RETENTION) - small
 
 
 def test_every_table_that_a_view_writes_to_remembers_its_blocks() -> None:
