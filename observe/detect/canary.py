@@ -82,8 +82,10 @@ def compare(
     tests = (level if level is not None else canary.max_false_rollbacks) / (1 + len(MEASURES))
     strata = _strata(entries, (baseline, candidate), blocks)
     slow = _strata(latency, (baseline, candidate), blocks)
-    checks = (_errors(strata, detect, tests), *_latencies(slow, detect, tests))
     counted = strata.requests
+    checks: tuple[Check, ...] = ()
+    if min(counted) > 0 and min(slow.requests) > 0:
+        checks = (_errors(strata, detect, tests), *_latencies(slow, detect, tests))
     verdict, reasons = _verdict(checks, counted, blocks, (baseline, candidate), detect, canary)
     return Comparison(
         service, baseline, candidate, *span, (round(counted[0]), round(counted[1])), blocks, latency is calls,
@@ -198,7 +200,7 @@ def _errors(strata: Strata, detect: DetectSettings, level: float) -> Check:
     result = compared(strata, strata.error_outcome())
     before, after = result.before, result.after
     large = after - before >= detect.error_min_increase and after >= detect.error_min_ratio * before
-    bound = max(result.upper, before + 3.0 / max(strata.requests[1], 1.0))
+    bound = min(1.0, max(result.upper, before + 3.0 / max(strata.requests[1], 1.0)))
     sure = bound - before < detect.error_min_increase
     finding = _finding(large and result.p <= level, large or not sure, result.p_better <= level)
     return Check("error_ratio", "1", before, after, result.p, finding,
@@ -261,6 +263,8 @@ def _verdict(
     if not side_by_side and min(requests) > 0:
         reasons.append("the versions did not run side by side: what differs may be the time of day")
     reasons += [f"{check.text}: not sure enough to tell" for check in checks if check.finding == "unclear"]
+    if not checks and not reasons:
+        reasons.append("no calls of both versions at the same time and with known tokens")
     if reasons:
         return "hold", tuple(reasons)
     return "promote", tuple(check.text for check in checks)

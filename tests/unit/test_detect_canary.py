@@ -98,7 +98,8 @@ def test_versions_one_after_the_other_are_held_unless_clearly_worse():
 
 def test_an_unknown_version_is_held():
     found = compare(side_by_side(7), "shop", "v1", "v9", DETECT, CANARY)
-    assert (found.verdict, found.requests) == ("hold", (0, 0))
+    assert (found.verdict, found.requests, found.checks) == ("hold", (0, 0), ())
+    assert len(found.reasons) == 2
 
 
 def model_calls(seed, prompts, decode):
