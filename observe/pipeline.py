@@ -108,13 +108,16 @@ class Watcher:
             frames = picture(store, at_ns - horizon_ns(settings) - late_ns, at_ns, settings)
         with TICK_SECONDS.labels("look").time():
             saved = self._again(frames, at_ns)
-            given, changed = self._look(frames, at_ns)
-        changed = self._published.of(changed)
+            given, found = self._look(frames, at_ns)
+        changed = self._published.of(found)
         if saved or changed:
             store.save_incidents([*saved, *changed])
         self._published.forget(at_ns - horizon_ns(settings))
         self._tell(self._published.told(), at_ns)
-        _keep(store, given, changed)
+        try:
+            _keep(store, given, found)  # as the look left them: versions that revisions raised are not its own
+        except Exception:  # whatever it is: an audit that cannot be kept must not end the watch
+            log.warning("the inputs of a diagnosis are not kept", exc_info=True)
         for state in (State.PENDING, State.FIRING):
             INCIDENTS.labels(state.value).set(sum(i.state is state for i in self._known.values()))
 

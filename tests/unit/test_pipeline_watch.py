@@ -79,6 +79,21 @@ def test_an_incident_is_saved_before_anybody_is_told(monkeypatch):
     assert (look.at_ns, look.known, ids) == (at_ns, (), ["a"])
 
 
+def test_inputs_that_cannot_be_kept_end_no_watch(monkeypatch):
+    store = Store()
+    told = []
+
+    def fail(*_):
+        raise ValueError("too much")
+
+    store.save_look = fail
+    found = iter([[incident("a", 999_990)], [incident("b", 999_990)]])
+    monkeypatch.setattr(pipeline, "look", lambda *_: next(found))
+    tell = lambda seen, _: told.append({i.id for i in seen})  # noqa: E731
+    pipeline.watch(store, tell, SETTINGS, clock=lambda: 10**18, wait_until=looks(2))
+    assert told == [{"a"}, {"a", "b"}]
+
+
 def test_a_store_that_is_away_is_asked_again_and_open_incidents_are_restored(monkeypatch):
     store = Store(saved=[incident("old", 999_990)])
     store.away = 2
