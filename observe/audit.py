@@ -11,7 +11,11 @@ from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState
 
 NAMES = {TOPICS["spans"]: "spans", TOPICS["metrics"]: "metric_points", TOPICS["logs"]: "log_records"}
 REASONS = "SELECT Signal, Reason, count() AS items FROM rejected GROUP BY Signal, Reason ORDER BY Signal, Reason"
-REPEATED = "SELECT Topic, sum(Repeated) AS items FROM digests WHERE Repeated > 0 GROUP BY Topic"
+REPEATED = """
+SELECT Topic, sum(Once) AS items
+FROM (SELECT Topic, max(Repeated) AS Once FROM digests WHERE Repeated > 0 GROUP BY Topic, Partition, Offset)
+GROUP BY Topic
+"""
 LETTERS_READ = 1000
 READINGS = 20
 BETWEEN_READINGS_S = 0.1

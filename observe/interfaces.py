@@ -104,7 +104,7 @@ class Store(Protocol):
         ...
 
     def save_digests(self, batch: Batch, digests: Sequence[Digest], /) -> None:
-        """Remembers the records of a stored batch, once by its token."""
+        """Remembers the records of a stored batch; what is saved again, or added by a later attempt, is there once."""
         ...
 
     def digests(self, topic: str, partition: int, before_offset: int, since_ms: int, /) -> list[Digest]:

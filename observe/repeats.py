@@ -8,6 +8,9 @@ that is inserted again after a crash therefore leaves out exactly what it left o
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from observe.interfaces import Store
@@ -46,8 +49,9 @@ class _Memory:
 class Repeats:
     """What one writer knows of the partitions that it reads. For one thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, now_s: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._now_s = now_s
         self._memory: dict[Key, _Memory] = {}
 
     def left_out(self, batch: Batch) -> tuple[Batch, tuple[Digest, ...]]:
@@ -81,7 +85,9 @@ class Repeats:
             if not one.repeated:
                 memory.add(one.digest, one.timestamp_ms // 60_000)
         if kept:
-            memory.forget_before(max(one.timestamp_ms for one in kept) // 60_000)
+            # Not by the newest: one feeder whose clock runs ahead would have the others' records forgotten.
+            usual_ms = statistics.median_low(one.timestamp_ms for one in kept)
+            memory.forget_before(int(min(usual_ms, self._now_s() * 1000)) // 60_000)
 
     def _memory_of(self, batch: Batch) -> _Memory:
         """From the store where another writer may have had the partition meanwhile."""

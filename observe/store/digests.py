@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -11,11 +12,11 @@ from observe.types import Batch, Digest
 
 TABLE = "digests"
 DIGESTS = """
-SELECT Offset AS offset, RecordedAtMs AS timestamp_ms, Digest AS digest FROM digests
+SELECT DISTINCT Offset AS offset, RecordedAtMs AS timestamp_ms, Digest AS digest FROM digests
 WHERE Topic = {topic:String} AND Partition = {partition:Int32} AND Offset < {before:Int64}
     AND RecordedAtMs >= {since:Int64} AND Repeated = 0
+ORDER BY offset
 """
-REPEATED = "SELECT Topic AS topic, Partition AS partition, sum(Repeated) AS repeated FROM digests GROUP BY ALL"
 
 
 class Database(Protocol):
@@ -25,6 +26,8 @@ class Database(Protocol):
 
 
 def save(db: Database, batch: Batch, digests: Sequence[Digest]) -> None:
+    """Under a token of this attempt, not of the batch: a server notes a token before the rows are there, and one that
+    is killed in between would drop them for good at the next attempt. Readers take rows that are there twice once."""
     if not digests:
         return
     place = {"Topic": batch.topic, "Partition": batch.partition}
@@ -32,7 +35,7 @@ def save(db: Database, batch: Batch, digests: Sequence[Digest]) -> None:
         place | {"Offset": x.offset, "RecordedAtMs": x.timestamp_ms, "Digest": x.digest.hex(), "Repeated": x.repeated}
         for x in digests
     ]
-    db.append(TABLE, rows, token=batch.token)
+    db.append(TABLE, rows, token=f"{batch.token}-{uuid.uuid4().hex}")
 
 
 def find(db: Database, topic: str, partition: int, before_offset: int, since_ms: int) -> list[Digest]:

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from observe.audit import REPEATED
 from observe.errors import BadRecord
 from observe.frames import EDGE_WINDOWS, GAUGE_WINDOWS, SELF_WINDOWS, SERVICE_WINDOWS, Frames
 from observe.settings import RetentionSettings
@@ -211,7 +212,7 @@ def test_times_are_judged_by_when_the_stream_took_the_record(store: ClickHouseSt
     assert reasons.rows() == [("ahead", "time_out_of_range")]
 
 
-def test_digests_are_remembered_once_by_the_token_of_their_batch(store: ClickHouseStore, place: int) -> None:
+def test_digests_that_are_saved_again_are_there_once(store: ClickHouseStore, place: int) -> None:
     whole = batch("otlp_spans", place, 10, b"a", b"b", b"c")
     found = [Digest(10, 5_000, b"\x00" * 16), Digest(11, 6_000, b"\xff" * 16), Digest(12, 7_000, b"\x00" * 16, 3)]
     for _ in range(2):
@@ -221,7 +222,22 @@ def test_digests_are_remembered_once_by_the_token_of_their_batch(store: ClickHou
     assert store.digests("otlp_spans", place, 11, 0) == found[:1]
     assert store.digests("otlp_spans", place, 13, 5_500) == found[1:2]
     assert store.digests("otlp_logs", place, 13, 0) == []
-    assert store.query("SELECT sum(Repeated) AS n FROM digests WHERE Partition = {p:Int32}", {"p": place}).item() == 3
+
+
+def test_digests_that_an_earlier_attempt_lost_are_there_after_the_next(store: ClickHouseStore, place: int) -> None:
+    """A server that is killed between noting a token and its rows takes the next insert with it for done."""
+    whole = batch("otlp_spans", place, 10, b"a", b"b")
+    found = [Digest(10, 5_000, b"\x00" * 16), Digest(11, 6_000, b"\xff" * 16)]
+    store.save_digests(whole, found[:1])
+    store.save_digests(whole, found)
+    assert store.digests("otlp_spans", place, 12, 0) == found
+
+
+def test_items_left_out_are_counted_once(store: ClickHouseStore, place: int) -> None:
+    before = dict(store.query(REPEATED).rows())
+    for _ in range(2):
+        store.save_digests(batch("otlp_metrics", place, 5, b"a"), [Digest(5, 5_000, bytes(16), 3)])
+    assert dict(store.query(REPEATED).rows())["otlp_metrics"] == before.get("otlp_metrics", 0) + 3
 
 
 def test_the_ledger_shows_gaps_and_overlaps(store: ClickHouseStore, place: int, base_ns: int) -> None:

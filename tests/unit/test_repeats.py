@@ -79,6 +79,23 @@ def test_after_a_while_the_same_bytes_are_new() -> None:
     assert store(repeats, batch(record(2, b"a", MEMORY_MINUTES + 1))) == [b"a"]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_clock_that_runs_ahead_makes_nobody_forget(together: bool) -> None:
+    repeats = Repeats(Memory(), now_s=lambda: 60.0)  # type: ignore[arg-type]
+    records = (record(0, b"a", 1), record(1, b"b", 1), record(2, b"ahead", 600))
+    for one in [batch(*records)] if together else [batch(single) for single in records]:
+        store(repeats, one)
+    assert store(repeats, batch(record(3, b"a", 1), record(4, b"c", 1))) == [b"c"]
+
+
+def test_old_digests_leave_the_memory() -> None:
+    repeats = Repeats(Memory())  # type: ignore[arg-type]
+    for offset in range(200):
+        store(repeats, batch(record(offset, str(offset).encode(), offset)))
+    (memory,) = repeats._memory.values()
+    assert 30 <= len(memory.minutes) <= 32
+
+
 def test_a_tombstone_is_no_repeat() -> None:
     repeats = Repeats(Memory())  # type: ignore[arg-type]
     empty = Record("otlp_spans", 0, 0, b"")
