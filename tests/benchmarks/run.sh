@@ -14,6 +14,8 @@ say "ingest beside the OpenTelemetry Collector and a Python loop, on the same re
 "$python" -m tests.benchmarks.rivals --json
 say "the same, with each pipeline killed twice"
 "$python" -m tests.benchmarks.rivals --json --spans 400000 --kills 2 --only collector_readme collector_tuned python_loop observe_full
+say "a real Collector feeds our topics"
+"$python" -m pytest -q -p no:cacheprovider -m collector tests/integration/test_feeders.py
 say "receivers: OTLP/gRPC to Kafka"
 "$python" -m tests.benchmarks.rivals.receive --json
 say "random OTLP requests through both stores, compared field by field"

@@ -35,7 +35,7 @@ PATIENCE_S = 30.0
 PARTITIONS = 2
 SIGNAL_NAMES = ("traces", "metrics", "logs")
 COLLECTORS = sorted((Path(__file__).parents[2] / ".cache").glob("collector-*"))
-"""A Collector with otlpreceiver and kafkaexporter, where the benchmark has compiled one."""
+"""A Collector with otlpreceiver and kafkaexporter, compiled by the benchmark of rivals."""
 
 # As a Collector's JSON marshaler writes it: 64-bit numbers as text, ids in hex, enums as integers.
 JSON_SPANS = """{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"SERVICE"}}]},
@@ -270,7 +270,7 @@ def collector_config(brokers: str, port: int, encoding: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.skipif(not COLLECTORS, reason="no Collector has been compiled here; the benchmark of rivals does")
+@pytest.mark.collector
 @pytest.mark.parametrize("encoding", ["otlp_proto", "otlp_json"])
 def test_a_real_collector_feeds_the_topics(kafka_bootstrap: str, writer: Writer, tmp_path: Path, encoding: str) -> None:
     service, now_ns = f"through-{encoding}", time.time_ns()
