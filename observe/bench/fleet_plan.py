@@ -245,7 +245,7 @@ def _draw_operation(draft: _Draft, rng: np.random.Generator, number: int, calls:
     shares = rng.dirichlet(np.full(len(groups) + 1, 2.0))
     return Operation(
         service=number,
-        name=f"{rng.choice(VERBS)} /{rng.choice(NOUNS)}/{len(draft.operations)}",
+        name=f"{rng.choice(VERBS)} /{rng.choice(NOUNS)}-{len(draft.operations)}",
         median_ms=float(np.exp(rng.uniform(np.log(low), np.log(high)))),
         sigma=float(rng.uniform(0.25, 0.9)),
         error_p=float(rng.choice([0.0, 0.0005, 0.002, 0.005])),

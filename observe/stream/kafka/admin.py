@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,12 @@ from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState
 kafka: Any = confluent_kafka.admin  # its types are incomplete
 
 ASK_S = 10.0
+RETRY_S = 0.2
+NO_COORDINATOR = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 ALL_TOPICS = (*TOPICS.values(), DEAD_LETTERS)
 REMEMBERED = 1000  # records that are counted already and kept, per partition
 DEAD_LETTER_HOURS = 14 * 24.0  # people look at them later than machines look at the rest
@@ -141,12 +148,24 @@ class KafkaAdmin:
     def _committed(self, group: str, keys: Sequence[Key]) -> dict[Key, int]:
         reader = config.connect(Consumer, config.consumer(self._brokers, self._settings, group))
         try:
-            answers = reader.committed([TopicPartition(*key) for key in keys], timeout=ASK_S) if keys else []
+            answers = self._asked([TopicPartition(*key) for key in keys], reader) if keys else []
         except KafkaException as error:
             raise config.unavailable(f"cannot read what {group} has committed", error) from error
         finally:
             reader.close()
         return {(a.topic, a.partition): a.offset for a in answers if a.error is None and a.offset >= 0}
+
+    @staticmethod
+    def _asked(partitions: list[TopicPartition], reader: Consumer) -> list[TopicPartition]:
+        """What is committed. A group's coordinator is found anew while brokers start or change."""
+        deadline = time.monotonic() + ASK_S
+        while True:
+            try:
+                return list(reader.committed(partitions, timeout=ASK_S))
+            except KafkaException as error:
+                if error.args[0].code() not in NO_COORDINATOR or time.monotonic() > deadline:
+                    raise
+            time.sleep(RETRY_S)
 
     def _offsets(self, keys: Sequence[Key], spec: Any) -> dict[Key, int]:
         if not keys:
