@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from observe.bench import whole
 from observe.bench.public import Labelled, cases
-from observe.diagnose.offline import rank
+from observe.diagnose.offline import Case, Ranked, rank
 from observe.diagnose.offline.floor import largest_shift
+from observe.errors import Misconfigured
 from observe.types import Json
 
 Floats = NDArray[np.float64]
@@ -21,19 +24,46 @@ FIRST = 5
 NINETY_FIVE = 1.959964
 
 
-def diagnose(folder: Path, progress: Callable[[int], None] = lambda done: None) -> Json:
-    """Ranks the services of every case in a folder."""
-    return scored(folder.name, cases(folder), progress)
+Ranker = Callable[[Case], tuple[Ranked, Json]]
+"""A case to its ranked services, and what else is to be told of it."""
 
 
-def scored(name: str, given: Iterable[Labelled], progress: Callable[[int], None] = lambda done: None) -> Json:
+def _offline(case: Case) -> tuple[Ranked, Json]:
+    return rank(case), {}
+
+
+def diagnose(
+    folder: Path,
+    progress: Callable[[int], None] = lambda done: None,
+    *,
+    chosen: Sequence[str] = (),
+    pipeline: bool = False,
+) -> Json:
+    """Ranks the services of the cases in a folder: all, or those whose names match one of the shell patterns `chosen`.
+
+    `pipeline`: cases with traces only, through store, windows, detection and the live diagnosis; what is not named
+    by an incident is not ranked. Raises Misconfigured where no case is left."""
+    given = [one for one in cases(folder) if not chosen or any(fnmatchcase(one.name, name) for name in chosen)]
+    some = list(whole.with_traces(given)) if pipeline else given
+    if not some and (chosen or pipeline):
+        raise Misconfigured(f"--data {folder}: no such case" + (" with spans" if pipeline else ""))
+    result = scored(folder.name, some, progress, whole.ranked if pipeline else _offline)
+    return result | ({"mode": "pipeline", "without_spans": len(given) - len(some)} if pipeline else {})
+
+
+def scored(
+    name: str,
+    given: Iterable[Labelled],
+    progress: Callable[[int], None] = lambda done: None,
+    ranker: Ranker = _offline,
+) -> Json:
     """Ranks the services of every case. `cases`: one entry each; `scores`: per method, overall and by fault; `metrics`:
     whether the metric named beside the service is right; `resources`: service and metric together, ranked."""
     found = []
     places: dict[str, list[float]] = {"observe": [], "largest_shift": [], "random": []}
     faults = []
     for labelled in given:
-        entry, services = _one(labelled)
+        entry, services = _one(labelled, ranker)
         found.append(entry)
         progress(len(found))
         if not labelled.truth:
@@ -58,9 +88,9 @@ def scored(name: str, given: Iterable[Labelled], progress: Callable[[int], None]
     }
 
 
-def _one(labelled: Labelled) -> tuple[Json, int]:
+def _one(labelled: Labelled, ranker: Ranker) -> tuple[Json, int]:
     began = time.perf_counter()
-    ranked = rank(labelled.case)
+    ranked, told = ranker(labelled.case)
     seconds = time.perf_counter() - began
     entry: Json = {
         "case": labelled.name,
@@ -76,7 +106,7 @@ def _one(labelled: Labelled) -> tuple[Json, int]:
         "evidence": {kind: round(values[0], 4) for kind, values in ranked.evidence.items() if values},
         "seconds": round(seconds, 4),
     }
-    return entry, len(ranked.services)
+    return entry | told, len(labelled.case.services())
 
 
 def _metrics(found: Sequence[Json]) -> Json:

@@ -44,17 +44,29 @@ def bench_ingest(spans: int, stream: str | None, store: str | None, servers: tup
     "--made-up", type=click.IntRange(1), metavar="CASES", help="recordings made up in many dialects, no spans"
 )
 @click.option("--seed", type=click.IntRange(0), default=2, show_default=True, help="of --made-up")
+@click.option("--pipeline", is_flag=True, help="of --data: traces as OTLP through store, detection and live diagnosis")
+@click.option("--case", "chosen", multiple=True, metavar="NAME", help="of --data: shell pattern; repeatable")
 @click.option("--services", "sizes", type=click.IntRange(20), multiple=True, help="how many, for speed; repeatable")
 @as_json
-def bench_diagnose(data: Path | None, made_up: int | None, seed: int, sizes: tuple[int, ...], as_json: bool) -> int:
+def bench_diagnose(
+    data: Path | None,
+    made_up: int | None,
+    seed: int,
+    pipeline: bool,
+    chosen: tuple[str, ...],
+    sizes: tuple[int, ...],
+    as_json: bool,
+) -> int:
     """With --data the root causes of the labelled cases in a folder: ranked services, and how often they are right.
     Without it the seconds from what was noticed to ranked causes by size of the fleet."""
     from observe.bench import diagnose, recorded, speed
 
     if sum((data is not None, made_up is not None, bool(sizes))) > 1:
         raise click.UsageError("--data, --made-up and --services exclude each other")
+    if data is None and (pipeline or chosen):
+        raise click.UsageError("--pipeline and --case go with --data")
     if data is not None:
-        result = diagnose.diagnose(data, progress=count("cases"))
+        result = diagnose.diagnose(data, progress=count("cases"), chosen=chosen, pipeline=pipeline)
     elif made_up is not None:
         result = diagnose.scored("made up", recorded.recorded(seed, made_up), progress=count("cases"))
     else:
