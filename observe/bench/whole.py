@@ -59,6 +59,7 @@ def in_store(case: Case, folder: str) -> tuple[Ranked, Json]:
     told: Json = {
         "resource_place": None,  # incidents of traces name no metrics
         "spans": spans.height,
+        "fault_s": round((last_ns - fault_ns) / 1e9, 1),  # how much of the fault was recorded
         "incidents": len(during),
         "before_the_fault": len(incidents) - len(during),
         "fired_after_s": round((min(fired) - fault_ns) / 1e9, 1) if fired else None,
