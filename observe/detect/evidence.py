@@ -104,6 +104,18 @@ def current_of(sample: Sample, ranges: Ranges, length: int) -> Current:
     return Current(sums, trials, sums.sum(axis=1), trials.sum(axis=1))
 
 
+def lasting(sample: Sample, ranges: Ranges, length: int, share: float) -> Bools:
+    """Whether more than `share` of the trials still count without the worst window of the range; [series].
+
+    Where windows hold MANY counts or more, without the worst third of them.
+    """
+    current = current_of(sample, ranges, length)
+    rest, rest_n = current.rest
+    trimmed, trimmed_n = current.without(max(1, round(length / 3)))
+    most: Bools = (trimmed > share * trimmed_n) | (current.total < MANY * length)
+    return (rest > share * rest_n) & most
+
+
 def descriptive(p: Floats, span: Span, rare: float) -> Ints:
     """Which range tells best what a series does now, from p-values [scale, series]; [series].
 

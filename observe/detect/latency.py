@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from observe.detect.evidence import Sample, count_evidence, descriptive, rank_evidence
+from observe.detect.evidence import Sample, count_evidence, descriptive, lasting, rank_evidence
 from observe.detect.findings import Findings
 from observe.detect.grid import Grid, Ranges, Span
 from observe.detect.statistics import Bools, Floats, Ints, combined
@@ -66,7 +66,8 @@ def latency_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: f
         [quantiles_ms(_histogram_of(grid, ranges, length), QUANTILES, entries.lowest) for length in span.scales], 1
     )
     base = quantiles_ms(before, QUANTILES, entries.lowest)
-    p = _by_measure(evidence, base[:, None], after, settings)
+    lasts = _lasting(grid, ranges, base, requests, settings)
+    p = _by_measure(evidence, base[:, None], after, lasts, settings)
     sizes = np.stack([_requests(requests, ranges, length) for length in span.scales])
     return _chosen(p, base, after, sizes, judged, rare, (p99, p95, rank), span)
 
@@ -90,7 +91,24 @@ def _histogram_of(grid: Grid, ranges: Ranges, length: int) -> Floats:
     return grid.entries.histogram(grid.shape[0], windows, since)
 
 
-def _by_measure(evidence: Floats, base: Floats, after: Floats, settings: DetectSettings) -> Floats:
+def _lasting(grid: Grid, ranges: Ranges, base: Floats, requests: Floats, settings: DetectSettings) -> Bools:
+    """Whether each quantile has moved by enough without the worst windows, too; [measure, scale, series].
+
+    Evidence asks for persistence, but of its own statistic: the worst window could else bring the effect, and a level
+    that drifted by a few per cent the evidence.
+    """
+    enough = base + np.maximum(settings.p99_min_increase * base, settings.p99_min_increase_ms)
+    edge = np.rint(BUCKETS_PER_OCTAVE * np.log2(np.maximum(enough, 1e-12))) - grid.entries.lowest
+    columns = np.arange(grid.entries.width)
+    # The higher the quantile, the fewer lie beyond: the order that `flagged` asks for, and the reverse of MEASURES.
+    counts = grid.entries.flagged([columns >= level[:, None] for level in edge[::-1]], grid.shape)[::-1]
+    return np.stack([
+        np.stack([lasting(Sample(count, requests), ranges, length, 1.0 - q) for length in grid.span.scales])
+        for q, count in zip(QUANTILES, counts, strict=True)
+    ])  # fmt: skip
+
+
+def _by_measure(evidence: Floats, base: Floats, after: Floats, lasts: Bools, settings: DetectSettings) -> Floats:
     """p-values [measure, scale, series], 1 where the measure's effect is too small.
 
     Evidence of a lower statistic speaks for a higher quantile only where its own quantile moved at least half as
@@ -98,6 +116,7 @@ def _by_measure(evidence: Floats, base: Floats, after: Floats, settings: DetectS
     """
     relative = (after - base) / np.maximum(base, 1e-12)
     enough = (relative > settings.p99_min_increase) & (after - base > settings.p99_min_increase_ms)
+    enough &= lasts
     half = relative > settings.p99_min_increase / 2.0
     p99, p95, rank = (np.where(half[i], evidence[i], 1.0) for i in range(3))
     none = np.ones_like(p99)

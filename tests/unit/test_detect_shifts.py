@@ -75,6 +75,20 @@ def test_one_slow_window_is_a_hiccup(rng: np.random.Generator) -> None:
         assert detect(frames(rows), now_ns(63), SETTINGS) == []
 
 
+def test_a_slow_window_lends_no_effect_to_a_level_that_drifts(rng: np.random.Generator) -> None:
+    """A release: half of one window slow, and all of it 12 % slower since. That is certain, and not worth telling."""
+    for since in (3, 4):
+        rows = [row(w, narrow(rng, 1_000, 1.0 if w < 90 else 1.12)) for w in range(90 + since)]
+        rows[90] = row(90, [*narrow(rng, 500), *narrow(rng, 500, 8.0)])
+        assert detect(frames(rows), now_ns(len(rows)), SETTINGS) == []
+    rows[91:] = [row(w, narrow(rng, 1_000, 1.5)) for w in range(91, 94)]
+    assert [s.measure for s in detect(frames(rows), now_ns(94), SETTINGS)] == ["latency_p99_ms"]
+
+
+def narrow(rng: np.random.Generator, n: int, factor: float = 1.0) -> list[float]:
+    return list(factor * np.exp(rng.normal(4.0, 0.3, n)))
+
+
 def test_one_of_three_slow_requests_never_pages(rng: np.random.Generator) -> None:
     for n_slow in (1, 2, 3):
         rows = [row(w, latencies(rng, 1)) for w in range(120)]
