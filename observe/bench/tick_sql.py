@@ -5,11 +5,15 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import polars as pl
 
 from observe.bench.ticks import timed
+from observe.frames import Frames
 from observe.store import ClickHouseStore
+from observe.store.marks import COUNTS
+from observe.store.rollups import Reach
 from observe.store.windows import SERVICE_WINDOWS
 from observe.types import WINDOW_NS, Json
 
@@ -23,6 +27,11 @@ INSERT INTO service_windows SELECT Window + intDiv(number, {copies:UInt32}) * {b
     concat(ServiceName, '-', toString(number % {copies:UInt32})), SpanName, SpanKind, ServiceVersion, Requests, Errors,
     DurationSumNs, DurationMaxNs, Buckets
 FROM bench_windows CROSS JOIN numbers({times:UInt32}) AS n
+"""
+
+NEXT = """
+INSERT INTO service_windows SELECT Window + {by:UInt32}, * EXCEPT Window FROM service_windows
+WHERE Window = toDateTime({last:UInt32}, 'UTC')
 """
 
 
@@ -45,9 +54,25 @@ def _reads(windows: pl.DataFrame, series: int) -> Json:
             store.execute(COPIED, parameters)
             newest = _timed(store, end_s - WINDOW_S, end_s)
             hour = _timed(store, end_s - HOUR * WINDOW_S, end_s)
+            looks = _looks(store, end_s)
         finally:
             store.close()
-    return {"series": known * copies, "sql_newest_window": newest, "sql_hour": hour}
+    return {"series": known * copies, "sql_newest_window": newest, "sql_hour": hour, **looks}
+
+
+def _looks(store: ClickHouseStore, end_s: int) -> dict[str, Json]:
+    """Frames of an hour: read whole, then again after each of three more windows, the median of these."""
+    begin_ns, end_ns = (end_s - HOUR * WINDOW_S) * 10**9, end_s * 10**9
+    reach = Reach.of(store.query(COUNTS, {"from": begin_ns // 10**9, "to": end_s}), begin_ns // 10**9, end_s)
+    pairs = zip(reach.window_s.tolist(), reach.spans_in_reach.tolist(), strict=True)
+    store.append("settled", [{"Window": window, "Version": 1, "Spans": spans} for window, spans in pairs])
+    first = timed(lambda: store.frames(begin_ns, end_ns))
+    later = []
+    for i in range(1, 4):
+        store.execute(NEXT, {"last": end_s - WINDOW_S, "by": i * WINDOW_S})
+        moved_ns = i * WINDOW_NS
+        later.append(timed(partial(store.frames, begin_ns + moved_ns, end_ns + moved_ns)))
+    return {"first_look": _cost(first), "next_look": _cost(sorted(later, key=lambda one: one[2])[1])}
 
 
 def _rows(windows: pl.DataFrame, start_s: int) -> list[dict[str, object]]:
@@ -72,5 +97,10 @@ def _rows(windows: pl.DataFrame, start_s: int) -> list[dict[str, object]]:
 
 def _timed(store: ClickHouseStore, from_s: int, to_s: int) -> Json:
     taken = [timed(lambda: store.query(SERVICE_WINDOWS, {"from": from_s, "to": to_s})) for _ in range(3)]
-    rows, seconds, cpu_s = sorted(taken, key=lambda one: one[2])[1]
+    return _cost(sorted(taken, key=lambda one: one[2])[1])
+
+
+def _cost(taken: tuple[Frames | pl.DataFrame, float, float]) -> Json:
+    found, seconds, cpu_s = taken
+    rows = found.windows if isinstance(found, Frames) else found
     return {"rows": rows.height, "seconds": round(seconds, 4), "cpu_seconds": round(cpu_s, 4)}

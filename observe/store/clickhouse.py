@@ -24,6 +24,7 @@ from observe.store import (
     windows,
 )
 from observe.store.connect import Pool, translated
+from observe.store.recent import Recent
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
 FUTURE_NS = 3600 * 1_000_000_000
@@ -58,6 +59,7 @@ class ClickHouseStore:
     def __init__(self, url: str, retention: RetentionSettings | None = None) -> None:
         self._pool = Pool(url)
         self._retention = retention or RetentionSettings()
+        self._recent = Recent()
 
     def migrate(self) -> list[str]:
         self._pool.create_database()
@@ -104,7 +106,7 @@ class ClickHouseStore:
         return calls.progress(self, from_ns)
 
     def frames(self, from_ns: int, to_ns: int, /) -> Frames:
-        return windows.read(self, from_ns, to_ns)
+        return windows.read(self, from_ns, to_ns, self._recent)
 
     def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:
         return attributes.count(self, question)

@@ -17,9 +17,9 @@ from observe.interfaces import Store
 from observe.store import topology as spans
 from observe.store.aliases import spellings
 from observe.store.aliases import values as same
+from observe.store.marks import POINT_LOOKBACK_S
 from observe.store.operations import OF_SPAN, OFFENDERS, of_service
 from observe.store.rollups import sql as query_text
-from observe.store.windows import POINT_LOOKBACK_S
 from observe.types import WINDOW_NS, Incident, Json
 from observe.wire import incident_from_json, rfc3339
 

@@ -40,7 +40,9 @@ WITH
         SELECT
             Window, Service, MetricName, version, failed,
             -- Counters that fell have begun anew; buckets that moved (another scale or offset) are met by their middle.
-            temporality = 1 OR before_ns = 0 OR n < before_n AS anew,
+            -- A point too old to count from is no point before, so that an answer does not depend on how far one reads.
+            temporality = 1 OR before_ns = 0 OR time_ns - before_ns > {lookback:Int64} * 1000000000 OR n < before_n
+                AS anew,
             temporality = 1 OR (before_ns > 0 AND time_ns - before_ns <= {lookback:Int64} * 1000000000)
                 OR (start_ns > 0 AND time_ns > start_ns AND time_ns - start_ns <= {lookback:Int64} * 1000000000) AS known,
             toUInt64(if(anew, n, toUInt64(n - before_n))) AS gain,
