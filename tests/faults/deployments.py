@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.load import Sender, over_grpc, over_http, to_kafka
-from tests.fixtures.clickhouse import ClickHouseServer, library
+from tests.fixtures.clickhouse import ROOT, ClickHouseServer, library
 from tests.fixtures.kafka import KafkaBroker, resolve
 from tests.fixtures.processes import Command, free_ports, wait_for
 
@@ -196,7 +197,10 @@ class Deployment:
     def stored(self) -> Any:
         """Needs the store for itself where it is chDB."""
         command = [sys.executable, "-m", "tests.faults.stored", self.store]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False)
+        here = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, cwd=self.folder, env=here, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

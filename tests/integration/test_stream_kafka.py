@@ -111,7 +111,7 @@ def test_a_batch_refused_in_a_rebalance_that_left_the_partition_here_comes_again
     """Brokers refuse a commit of the generation before, also where the partition stays with its reader."""
     stream = KafkaStream(running.bootstrap, KafkaSettings(partitions=1, client=SHORT))
     producer = stream.producer()
-    consumer = stream.consumer("rebalanced", ["otlp_spans"], BatchLimits(max_records=2, max_age_s=0.2))
+    consumer = stream.consumer("rebalanced", ["otlp_spans"], BatchLimits(max_records=1, max_age_s=0.2))
     for number in range(4):
         producer.send("otlp_spans", b"r%d" % number, key=b"k").result(10)
     while (batch := _next(consumer)).records[0].value != b"r0":
