@@ -136,6 +136,35 @@ def test_a_batch_refused_in_a_rebalance_that_left_the_partition_here_comes_again
     consumer.close()
 
 
+def test_a_commit_refused_in_a_rebalance_that_left_the_partition_here_is_made_up_for(
+    running: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the group would stand before what is stored until more records come, or a writer starts."""
+    stream = KafkaStream(running.bootstrap, KafkaSettings(partitions=1, client=SHORT))
+    producer = stream.producer()
+    consumer = stream.consumer("refused", ["otlp_spans"], BatchLimits(max_records=1, max_age_s=0.2))
+    producer.send("otlp_spans", b"last", key=b"k").result(10)
+    while (batch := _next(consumer)).records[0].value != b"last":
+        consumer.commit(batch)
+    consumer.intend(batch)
+
+    def refused(batch: Batch, offset: int, metadata: str) -> None:
+        raise Lost(f"{batch.token}: Broker: Specified group generation id is not valid")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer, "_commit", refused)
+        consumer.commit(batch)
+    again = _next(consumer)
+    assert again.records[0].value == b"last"
+    assert again.token == batch.token
+    consumer.intend(again)
+    consumer.commit(again)
+    states = stream.admin().partitions("refused")
+    assert [s.committed == s.end for s in states if s.topic == "otlp_spans"] == [True]
+    producer.close()
+    consumer.close()
+
+
 def test_a_topic_with_a_smaller_limit_is_named(running: KafkaBroker) -> None:
     roomy = KafkaStream(running.bootstrap, KafkaSettings(max_message_bytes=32 * 2**20))
     with pytest.raises(Misconfigured, match=r"kafka\.max_message_bytes = 33554432: topic otlp_\w+ takes \d+ at most"):

@@ -144,14 +144,17 @@ class KafkaConsumer:
         partition.intended = range_of(batch)
 
     def commit(self, batch: Batch, /) -> None:
-        partition = self._partitions.get((batch.topic, batch.partition))
+        key = batch.topic, batch.partition
+        partition = self._partitions.get(key)
         if partition is None or not partition.may_commit(batch):
             return  # committed already, or for its new owner to commit
         try:
             self._commit(batch, batch.last_offset + 1, "")
         except Lost as error:
             log.warning("not committed: %s", error)
-        partition.forget(batch)
+            self._begin_again(key, partition)  # nobody else may come: what was intended is found stored, and committed
+        else:
+            partition.forget(batch)
 
     def heartbeat(self) -> None:
         if not self._paused:
