@@ -19,7 +19,7 @@ from observe.settings import KafkaSettings
 from observe.stream.inspection import halves
 from observe.stream.kafka import KafkaStream
 from observe.types import Batch, BatchLimits
-from tests.fixtures.kafka import PASSWORD, USER, KafkaBroker, resolve, why_not
+from tests.fixtures.kafka import PASSWORD, USER, KafkaBroker, broker_or_skip
 
 pytestmark = pytest.mark.kafka
 
@@ -29,11 +29,7 @@ SHORT = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "300", "delivery
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """A broker that the tests may stop: never the shared one."""
-    if reason := why_not():
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    resolve()
+    broker_or_skip()
     broker = KafkaBroker(tmp_path_factory.mktemp("kafka-away"), secured=True)
     yield broker
     broker.stop()
