@@ -113,7 +113,19 @@ def where(cause: Json) -> str:
     """What a cause names: the service, and the narrower thing in it."""
     if cause["kind"] == "unknown":
         return "unknown"
-    return f"{cause['service']} · {cause['kind']} {cause['resource']}" if cause["resource"] else cause["service"]
+    if not cause["resource"]:
+        return str(cause["service"])
+    kind = "" if cause["resource"].lower().startswith(cause["kind"] + "-") else f"{cause['kind']} "
+    return f"{cause['service']} · {kind}{cause['resource']}"
+
+
+def sure(cause: Json) -> str:
+    """How sure a cause is; nothing that was measured is certain, so 99 % is the most that is said.
+
+    >>> sure({"score": 0.914}), sure({"score": 0.9999})
+    ('91%', '99%')
+    """
+    return f"{min(cause['score'], 0.99):.0%}"
 
 
 def safe(text: str) -> str:

@@ -18,6 +18,7 @@ MAX_EVIDENCE = 6
 MAX_RULED_OUT = 5
 MAX_SERVICES = 8
 MAX_TRACES = 2
+MOST_SURE = 0.99  # nothing that was measured is certain
 CHANGES = ("version", "traffic", "resource", "attribute")
 """Kinds of evidence that say what was different, apart from where the time went."""
 
@@ -137,10 +138,11 @@ def _status(incident: Incident, looked_ns: int | None) -> str:
 def _cause_heading(cause: Cause) -> str:
     if cause.kind is CauseKind.UNKNOWN:
         return "Cause: unknown"
-    where = f"{cause.service}, {cause.kind.value} {cause.resource}" if cause.resource else cause.service
+    kinded = "" if cause.resource.lower().startswith(cause.kind.value + "-") else f"{cause.kind.value} "
+    where = f"{cause.service}, {kinded}{cause.resource}" if cause.resource else cause.service
     kind = "" if cause.resource or cause.kind is CauseKind.SERVICE else f" ({cause.kind.value})"
     name = "Cause" if cause.rank == 1 else f"Less likely, {cause.rank}"
-    return f"{name}: {where}{kind} — {cause.score:.0%} sure"
+    return f"{name}: {where}{kind} — {min(cause.score, MOST_SURE):.0%} sure"
 
 
 def _cause_lines(cause: Cause, whole: str) -> list[Sentence]:

@@ -11,7 +11,7 @@ from dashboards.api import client, guarded
 from dashboards.ranges import SECOND_NS, Span
 from dashboards.views.incidents import badges
 from dashboards.views.traces import show_trace
-from dashboards.words import MEASURES, SKY, VERMILLION, ago, amount, moment, nanoseconds, safe, where
+from dashboards.words import MEASURES, SKY, VERMILLION, ago, amount, moment, nanoseconds, safe, sure, where
 from observe.client import BadRecord
 from observe.types import Json
 
@@ -87,7 +87,7 @@ def _headline(incident: Json) -> None:
         )
     if cause:
         columns[1].metric("first cause", where(cause) if cause["kind"] == "unknown" else cause["service"], border=True)
-        columns[2].metric("confidence", f"{cause['score']:.0%}", border=True)
+        columns[2].metric("confidence", sure(cause), border=True)
     columns[3].metric("requests affected", f"{incident['impact']['requests_affected']:,}", border=True)
 
 
@@ -174,8 +174,8 @@ def _causes(incident: Json) -> None:
 def _cause(cause: Json) -> None:
     with st.container(border=True):
         st.markdown(f"**{cause['rank']}. {safe(where(cause))}**")
-        sure, share = st.columns(2)
-        sure.progress(_bounded(cause["score"]), text=f"{cause['score']:.0%} sure")
+        confidence, share = st.columns(2)
+        confidence.progress(_bounded(cause["score"]), text=f"{sure(cause)} sure")
         share.progress(_bounded(cause["share"]), text=f"accounts for {cause['share']:.0%} of the change")
         if cause["path"] and (len(cause["path"]) > 1 or cause["resource"]):
             st.graphviz_chart(drawing.path(cause["path"], cause), width="content")

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboards import pages
 from dashboards.api import client, guarded
-from dashboards.words import SEVERITY_BADGES, STATE_ICONS, ago, moment, nanoseconds, safe, where
+from dashboards.words import SEVERITY_BADGES, STATE_ICONS, ago, moment, nanoseconds, safe, sure, where
 from observe.types import Json
 
 REFRESH_S = 5
@@ -82,7 +82,7 @@ def _line(incident: Json, now_ns: int) -> str:
     parts = [since]
     if incident["causes"]:
         cause = incident["causes"][0]
-        parts.append(f"cause: {safe(where(cause))}" + (f" ({cause['score']:.0%} sure)" if cause["score"] else ""))
+        parts.append(f"cause: {safe(where(cause))}" + (f" ({sure(cause)} sure)" if cause["score"] else ""))
     affected = incident["impact"]["requests_affected"]
     return " · ".join([*parts, f"{affected:,} requests affected"] if affected else parts)
 

@@ -58,7 +58,7 @@ def entries(symptoms: Sequence[Shift], causes: Sequence[Cause]) -> frozenset[str
 
 
 def title(symptoms: Sequence[Shift], causes: Sequence[Cause]) -> str:
-    """What users feel, and where to look: "gateway P99 420 ms → 1.9 s: llm-engine, GPU GPU-3 (91 % of the rise)"."""
+    """What users feel, and where to look: "gateway P99 420 ms → 1.9 s: llm-engine, GPU-3 (91 % of the rise)"."""
     if not symptoms:
         return "trouble: cause unknown"
     lead = leading(symptoms, causes)
@@ -94,12 +94,14 @@ def _blame(lead: Shift, cause: Cause | None) -> str:
 
 
 def where(cause: Cause) -> str:
-    """The place to look at, in words: "llm-engine, GPU GPU-3"."""
+    """The place to look at, in words: "llm-engine, GPU-3"."""
     if cause.kind is CauseKind.TRAFFIC:
         return f"the traffic of {cause.service}" if cause.service else "the traffic"
     if not cause.resource or cause.resource == cause.service:
         return cause.service
-    return f"{cause.service}, {NARROWER.get(cause.kind, '')}{cause.resource}"
+    narrower = NARROWER.get(cause.kind, "")
+    known = narrower and cause.resource.startswith(narrower.rstrip() + "-")  # NVML's ids begin with "GPU-"
+    return f"{cause.service}, {'' if known else narrower}{cause.resource}"
 
 
 def quantity(value: float, unit: str) -> str:

@@ -62,7 +62,7 @@ def test_incidents_come_first_and_lead_to_the_incident(page, site):
     expect(page.get_by_text("P99 of gateway rose").first).to_be_visible()
     expect(page.get_by_text(re.compile("firing$"))).to_be_visible()
     expect(page.get_by_text("resolved", exact=True)).to_be_visible()
-    expect(page.get_by_text(re.compile(r"cause: llm-engine · gpu .* \(93% sure\)")).first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"cause: llm-engine · GPU-.* \(93% sure\)")).first).to_be_visible()
     fine(page)
     page.get_by_role("link", name="Open").first.click()
     expect(page.get_by_role("heading", name="Why")).to_be_visible()

@@ -151,7 +151,7 @@ def test_alertmanager_body_keeps_one_identity_from_firing_to_resolved() -> None:
         "cause_kind": "gpu",
         "cause_resource": "GPU-3",
     }
-    assert first["commonAnnotations"]["summary"] == "web P99 400 ms → 1.9 s: llm, GPU GPU-3 (91 % of the rise)"
+    assert first["commonAnnotations"]["summary"] == "web P99 400 ms → 1.9 s: llm, GPU-3 (91 % of the rise)"
     assert first["commonAnnotations"]["dashboard"] == f"http://observe.example/?incident={firing.id}"
     assert (first["notification_reason"], over["notification_reason"]) == ("first notification", "all alerts resolved")
 

@@ -178,7 +178,7 @@ def test_a_rule_says_how_bad_it_is() -> None:
 def test_the_title_says_what_users_feel_and_where_to_look() -> None:
     gpu = cause("llm-engine", CauseKind.GPU, "GPU-3", path=("gateway", "llm-engine"))
     symptoms = [shift("llm-engine", after=4000.0), shift("gateway", before=420.0)]
-    assert title(symptoms, [gpu]) == "gateway P99 420 ms → 1.9 s: llm-engine, GPU GPU-3 (91 % of the rise)"
+    assert title(symptoms, [gpu]) == "gateway P99 420 ms → 1.9 s: llm-engine, GPU-3 (91 % of the rise)"
     errors = [shift("gateway", "error_ratio", 0.002, 0.143)]
     assert title(errors, [unknown()]) == "gateway errors 0.2 % → 14 %: cause unknown"
     assert title(errors, [cause("gateway")]) == "gateway errors 0.2 % → 14 %: gateway itself (91 % of the rise)"

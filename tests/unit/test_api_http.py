@@ -139,7 +139,7 @@ def test_explanations_are_short_and_cannot_smuggle_markup(client, http, store):
     store.known = [incident("a", title=f"slow {EVIL}")]
     text = client.explain("a")
     assert "P99 latency rose from 120 ms to 540 ms (4.5×)" in text
-    assert "Cause: llm, gpu GPU-1 — 91% sure" in text
+    assert "Cause: llm, GPU-1 — 91% sure" in text
     assert r"\<script\>" in text
     assert r"\[its\] self time" in text
     assert len(text.splitlines()) < 40
