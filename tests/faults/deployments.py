@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from observe.types import Signal
+from tests.faults.evidence import of_kafka, of_server
 from tests.faults.load import Sender, over_grpc, over_http, to_kafka
 from tests.fixtures.clickhouse import ROOT, ClickHouseServer, library
 from tests.fixtures.kafka import KafkaBroker, resolve
@@ -203,6 +205,13 @@ class Deployment:
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def evidence(self, wrong: Mapping[Signal, Sequence[int]]) -> Mapping[str, Any]:
+        """Of items that are lost or doubled, where the parts can still be asked."""
+        if self.broker is None:
+            return {"items": wrong}
+        records = of_kafka(self.broker.bootstrap, wrong)
+        return {"records": records, **(of_server(self.store, records) if self.server else {})}
 
     def memory(self) -> Mapping[str, int]:
         """Peak resident bytes of each process of ours, in MiB."""

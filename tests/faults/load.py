@@ -20,6 +20,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from observe.errors import BadRecord
+from observe.stream.otlp import decode
 from observe.types import SIGNALS, TOPICS, Signal
 
 METHODS: dict[Signal, str] = {
@@ -48,6 +50,19 @@ def export(signal: Signal, number: int, now_ns: int) -> bytes:
 
 def is_wrong(signal: Signal, item: int) -> bool:
     return item % (ITEMS * WRONG_EVERY) == 0
+
+
+def number_of(signal: Signal, value: bytes) -> int | None:
+    """Which export these bytes are; None where they are none of ours."""
+    try:
+        request: Any = decode(signal, value)
+    except BadRecord:
+        return None
+    if signal == "spans":
+        return int.from_bytes(request.resource_spans[0].scope_spans[0].spans[0].span_id, "big") // ITEMS
+    if signal == "logs":
+        return int(request.resource_logs[0].scope_logs[0].log_records[0].body.string_value) // ITEMS
+    return int(request.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[0].as_double) // ITEMS
 
 
 def _spans(ids: Sequence[int], times: Sequence[int]) -> Any:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,6 +70,8 @@ def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[st
         audit = deployment.audit()
         deployment.stop_all()
         held = deployment.stored()
+        wrong = _wrong_items(held, load)
+        evidence = deployment.evidence(wrong) if any(wrong.values()) else {}
     except AssertionError as error:
         raise AssertionError(f"seed {plan.seed}: {error}\n{deployment.tails()}") from error
     finally:
@@ -80,7 +84,7 @@ def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[st
         "seconds": round(time.monotonic() - began), "acknowledged": {s: len(load.acknowledged[s]) for s in SIGNALS},
         "refused_exports": load.refused, "repeated_exports": load.repeated, "peak_mib": dict(memory),
         "signals": audit["signals"], "repeated": audit["repeated"], "dead_letters": audit["dead_letters"],
-        "problems": problems,
+        "problems": problems, "evidence": evidence,
     }  # fmt: skip
 
 
@@ -178,6 +182,16 @@ def _books(audit: Any, load: Load) -> list[str]:
     return [*problems, *(f"does not add up: {partition}" for partition in unequal)]
 
 
+def _wrong_items(held: Any, load: Load) -> dict[Signal, list[int]]:
+    """Those that are not there exactly once."""
+    wrong: dict[Signal, list[int]] = {}
+    for signal in SIGNALS:
+        good = {item for item in load.acknowledged[signal] if not is_wrong(signal, item)}
+        count = Counter(held["items"][signal])
+        wrong[signal] = sorted(item for item in good | set(count) if count[item] != (item in good))
+    return wrong
+
+
 def _rows(held: Any, load: Load) -> list[str]:
     problems = []
     for signal in SIGNALS:
@@ -203,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--exports-per-s", type=float, default=40.0)
     parser.add_argument("--away-s", type=float, default=60.0, help="how long the store stays away once [60]")
     parser.add_argument("--no-disks", action="store_true", help="mount no small disks to fill")
+    parser.add_argument("--keep", type=Path, help="a folder for the logs of all processes")
     options = parser.parse_args(arguments)
     chosen = [pair for pair in DEPLOYMENTS if options.only in (None, "+".join(pair))]
     results = []
@@ -210,11 +225,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = Plan(-(-options.kills // len(chosen)), options.seed + n, options.exports_per_s, away_s=options.away_s,
                     disks=not options.no_disks)  # fmt: skip
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            results.append(besiege(Path(folder), stream, store, plan, _tell(f"{stream}+{store}")))
+            try:
+                results.append(besiege(Path(folder), stream, store, plan, _tell(f"{stream}+{store}")))
+            finally:
+                _keep(Path(folder), options.keep)
     whole = {"seed": options.seed, "kills": sum(result["kills"] for result in results), "deployments": results}
     whole["ok"] = not any(result["problems"] for result in results)
-    sys.stdout.write(json.dumps(whole, indent=2) + "\n")
+    sys.stdout.write(json.dumps(whole, indent=2, default=str) + "\n")
     return 0 if whole["ok"] else 1
+
+
+def _keep(folder: Path, to: Path | None) -> None:
+    if to is not None:
+        to.mkdir(parents=True, exist_ok=True)
+        for log in folder.rglob("*.log"):
+            if "data" not in log.relative_to(folder).parts:  # where a broker calls its records logs
+                shutil.copy(log, to)
 
 
 def _tell(who: str) -> Callable[[str], None]:

@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import confluent_kafka.admin
 import pytest
+from confluent_kafka import TopicPartition
 
 from observe.errors import BadRecord, Lost, Misconfigured, Unavailable
 from observe.interfaces import Consumer, Producer
 from observe.settings import KafkaSettings
 from observe.stream.inspection import halves
 from observe.stream.kafka import KafkaStream
+from observe.stream.kafka.consumer import KafkaConsumer
 from observe.types import Batch, BatchLimits
 from tests.fixtures.kafka import PASSWORD, USER, KafkaBroker, broker_or_skip
 
@@ -68,7 +70,7 @@ def test_brokers_may_be_away_at_the_start_and_later(broker: KafkaBroker) -> None
         consumer.commit(batch)
     broker.start()
     _send(producer, b"4")
-    seen = []
+    seen: list[Any] = []
     while not seen or seen[-1].records[-1].value != b"4":
         seen.append(_next(consumer))
         with contextlib.suppress(Lost):
@@ -93,7 +95,7 @@ def test_a_member_that_stood_still_while_the_store_was_away_reads_on(running: Ka
     with contextlib.suppress(Lost):
         consumer.commit(batch)
     producer.send("otlp_metrics", b"1").result(10)
-    seen = []
+    seen: list[Any] = []
     while not seen or seen[-1] != b"1":
         seen += [record.value for record in _next(consumer).records]
     assert seen in ([b"0", b"1"], [b"1"])
@@ -101,22 +103,39 @@ def test_a_member_that_stood_still_while_the_store_was_away_reads_on(running: Ka
     consumer.close()
 
 
+class Rebalanced(NamedTuple):
+    """A reader of `otlp_spans`, and the first of two batches that lie there for it."""
+
+    stream: KafkaStream
+    group: str
+    consumer: KafkaConsumer
+    batch: Batch
+
+
+@pytest.fixture
+def rebalanced(running: KafkaBroker, request: pytest.FixtureRequest) -> Iterator[Rebalanced]:
+    stream, group = KafkaStream(running.bootstrap, KafkaSettings(partitions=1, client=SHORT)), request.node.name
+    producer = stream.producer()
+    consumer = stream.consumer(group, ["otlp_spans"], BatchLimits(max_records=1, max_age_s=0.2))
+    for value in (f"{group}: first".encode(), f"{group}: second".encode()):
+        _insist(lambda value=value: producer.send("otlp_spans", value, key=b"k").result(10))  # type: ignore[misc]
+    while not (batch := _next(consumer)).records[0].value.endswith(f"{group}: first".encode()):
+        consumer.commit(batch)
+    yield Rebalanced(stream, group, consumer, batch)
+    producer.close()
+    consumer.close()
+
+
+def refused(batch: Batch, *_: object) -> None:
+    raise Lost(f"{batch.token}: Broker: Specified group generation id is not valid")
+
+
 def test_a_batch_refused_in_a_rebalance_that_left_the_partition_here_comes_again(
-    running: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+    rebalanced: Rebalanced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Brokers refuse a commit of the generation before, also where the partition stays with its reader."""
-    stream = KafkaStream(running.bootstrap, KafkaSettings(partitions=1, client=SHORT))
-    producer = stream.producer()
-    consumer = stream.consumer("rebalanced", ["otlp_spans"], BatchLimits(max_records=1, max_age_s=0.2))
-    for number in range(4):
-        producer.send("otlp_spans", b"r%d" % number, key=b"k").result(10)
-    while (batch := _next(consumer)).records[0].value != b"r0":
-        consumer.commit(batch)
+    consumer, batch = rebalanced.consumer, rebalanced.batch
     ahead = _next(consumer)
-
-    def refused(batch: Batch) -> None:
-        raise Lost(f"{batch.token}: Broker: Specified group generation id is not valid")
-
     with monkeypatch.context() as patch:
         patch.setattr(consumer, "_judge", refused)
         with pytest.raises(Lost):
@@ -128,37 +147,57 @@ def test_a_batch_refused_in_a_rebalance_that_left_the_partition_here_comes_again
     consumer.intend(again)
     consumer.commit(again)
     assert _next(consumer).token == ahead.token
-    producer.close()
-    consumer.close()
 
 
 def test_a_commit_refused_in_a_rebalance_that_left_the_partition_here_is_made_up_for(
-    running: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+    rebalanced: Rebalanced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the group would stand before what is stored until more records come, or a writer starts."""
-    stream = KafkaStream(running.bootstrap, KafkaSettings(partitions=1, client=SHORT))
-    producer = stream.producer()
-    consumer = stream.consumer("refused", ["otlp_spans"], BatchLimits(max_records=1, max_age_s=0.2))
-    producer.send("otlp_spans", b"last", key=b"k").result(10)
-    while (batch := _next(consumer)).records[0].value != b"last":
-        consumer.commit(batch)
-    consumer.intend(batch)
-
-    def refused(batch: Batch, offset: int, metadata: str) -> None:
-        raise Lost(f"{batch.token}: Broker: Specified group generation id is not valid")
-
+    consumer = rebalanced.consumer
+    consumer.intend(rebalanced.batch)
+    consumer.commit(rebalanced.batch)
+    last = _next(consumer)
+    consumer.intend(last)
     with monkeypatch.context() as patch:
         patch.setattr(consumer, "_commit", refused)
-        consumer.commit(batch)
+        consumer.commit(last)
     again = _next(consumer)
-    assert again.records[0].value == b"last"
-    assert again.token == batch.token
+    assert again.token == last.token
     consumer.intend(again)
     consumer.commit(again)
-    states = stream.admin().partitions("refused")
+    states = rebalanced.stream.admin().partitions(rebalanced.group)
     assert [s.committed == s.end for s in states if s.topic == "otlp_spans"] == [True]
-    producer.close()
-    consumer.close()
+
+
+def test_the_late_answer_to_a_commit_says_nothing_of_the_next_intent(
+    rebalanced: Rebalanced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stand at one offset. After an intent that is taken for written and is not, the next owner of the partition
+    would cut its batches otherwise, under other tokens."""
+    consumer, batch = rebalanced.consumer, rebalanced.batch
+    consumer.intend(batch)
+    consumer.commit(batch)
+    after = _next(consumer)
+    assert after.first_offset == batch.last_offset + 1
+
+    class Late:
+        """Answers with what was asked before, and never to what is asked now."""
+
+        def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+            assert asynchronous
+            consumer._committed(None, [TopicPartition(after.topic, after.partition, offsets[0].offset, "")])
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    real = consumer._consumer
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer, "_consumer", Late())
+        patch.setattr("observe.stream.kafka.consumer.COMMIT_S", 0.1)
+        with pytest.raises(Unavailable):
+            consumer.intend(after)
+    consumer.intend(after)
+    consumer.commit(after)
 
 
 def test_a_topic_with_a_smaller_limit_is_named(running: KafkaBroker) -> None:

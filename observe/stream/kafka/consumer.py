@@ -115,7 +115,7 @@ class KafkaConsumer:
         self._paused = False
         self._asked = float("-inf")
         self._answer: KafkaError | Literal["done"] | None = None  # to the commit under way
-        self._awaited = ("", -1, -1)
+        self._awaited = ("", -1, -1, "")
         self._epochs = Epochs(brokers, settings)
         wanted = config.consumer(brokers, settings, group) | {"on_commit": self._committed}
         self._consumer = config.connect(Consumer, wanted)
@@ -260,7 +260,7 @@ class KafkaConsumer:
         where = TopicPartition(batch.topic, batch.partition, offset, metadata)
         key, deadline = (batch.topic, batch.partition), time.monotonic() + COMMIT_S
         partition = self._partitions[key]
-        self._answer, self._awaited = None, (*key, offset)
+        self._answer, self._awaited = None, (*key, offset, metadata)
         try:
             self._consumer.commit(offsets=[where], asynchronous=True)
             while self._answer is None and self._partitions.get(key) is partition:
@@ -282,7 +282,9 @@ class KafkaConsumer:
 
     def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         for p in partitions:
-            if (p.topic, p.partition, p.offset) == self._awaited:  # not the late answer to one given up
+            # Not the late answer to one given up. The commit after a batch and the intent of the next one stand at one
+            # offset; only what is written there tells them apart.
+            if (p.topic, p.partition, p.offset, p.metadata or "") == self._awaited:
                 self._answer = error or p.error or "done"
 
 
