@@ -150,15 +150,20 @@ class Mover:
         log.error("%s: the store refuses a record that is valid OTLP: %s", batch.token, error)
         self._put_aside([(record, f"refused by the store: {error}")])
         nothing = replace(batch, records=(emptied(record),))
-        self._insert(nothing, 0)
+        self._insert(nothing, 0, refusable=False)
         self._done(nothing, ())
 
-    def _insert(self, batch: Batch, items: int) -> None:
+    def _insert(self, batch: Batch, items: int, *, refusable: bool = True) -> None:
         signal = SIGNAL_OF[batch.topic]
 
         def insert() -> None:
-            with INSERT_SECONDS.labels(signal).time():
-                self._store.insert(batch, items)
+            try:
+                with INSERT_SECONDS.labels(signal).time():
+                    self._store.insert(batch, items)
+            except BadRecord as error:
+                if refusable:
+                    raise
+                raise Unavailable(f"{batch.token}: the store refuses even nothing: {error}") from error
 
         self.insist("store", insert)
         WRITTEN.labels(signal).inc(items)

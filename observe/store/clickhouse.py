@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 
 import orjson
 import polars as pl
 
+from observe.errors import Unavailable
 from observe.frames import AttributeQuestion, Frames
 from observe.settings import RetentionSettings
 from observe.store import (
@@ -23,7 +25,7 @@ from observe.store import (
     silences,
     windows,
 )
-from observe.store.connect import Pool, translated
+from observe.store.connect import KEPT_SCHEMAS, Pool, translated
 from observe.store.recent import Recent
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
@@ -60,6 +62,7 @@ class ClickHouseStore:
         self._pool = Pool(url)
         self._retention = retention or RetentionSettings()
         self._recent = Recent()
+        self._edition = ""  # of the schemas: another text is another file on the server
 
     def migrate(self) -> list[str]:
         self._pool.create_database()
@@ -77,11 +80,16 @@ class ClickHouseStore:
         body = (part for part in parts) if self._pool.target.path else b"".join(parts)
         settings = {
             **INSERT_SETTINGS,
-            "format_schema": otlp.proto(signal),
+            "format_schema": otlp.proto(signal) + self._edition,
             "insert_deduplication_token": batch.token,
         }
-        with self._pool.client() as client, translated(inserting=True):
-            client.raw_insert(f"otlp_{signal}_in", insert_block=body, fmt="ProtobufSingle", settings=settings)
+        try:
+            with self._pool.client() as client, translated(inserting=True):
+                client.raw_insert(f"otlp_{signal}_in", insert_block=body, fmt="ProtobufSingle", settings=settings)
+        except Unavailable as error:
+            if KEPT_SCHEMAS in str(error):
+                self._edition = f"// {uuid.uuid4().hex}\n"
+            raise
 
     def save_digests(self, batch: Batch, found: Sequence[Digest], /) -> None:
         digests.save(self, batch, found)

@@ -51,6 +51,10 @@ WRONG_BYTES = frozenset({26, 27, 32, 33, 34, 36, 72, 117, 131, 349, 361, 436, 44
 AMBIGUOUS = frozenset({32, 33, 361})
 """The end of something that is read: of the bytes that are inserted, or of a file on a disk that is full or broken."""
 
+KEPT_SCHEMAS = "__cache__"
+"""The folder in which ClickHouse keeps the schemas that inserts bring. A file there that a full disk or a death cut off
+is never written again: all that is read by it is refused, whatever its bytes."""
+
 WRONG_SETTINGS = frozenset({81, 192, 193, 194, 291, 492, 497, 516})
 OVERLOADED = frozenset(
     {3, 60, 159, 160, 164, 173, 202, 203, 209, 210, 236, 241, 242, 243, 252, 279, 319, 394, 425, 439}
@@ -201,6 +205,8 @@ def translated(*, inserting: bool = False) -> Iterator[None]:
     except (ClickHouseError, OSError) as error:
         code = getattr(error, "code", None)
         text = _first_line(error)
+        if inserting and KEPT_SCHEMAS in text:
+            raise Unavailable(f"store: {text}") from error
         if inserting and code in WRONG_BYTES and (code not in AMBIGUOUS or "InputFormat" in str(error)):
             raise BadRecord(text) from error
         if code in WRONG_SETTINGS:

@@ -22,6 +22,14 @@ def child(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
+def cut_off_schemas(folder: Path) -> None:
+    """As a full disk, or a death while they were written, leaves the files that ClickHouse keeps schemas in."""
+    schemas = [*folder.rglob("__cache__/*.proto")]
+    assert schemas
+    for schema in schemas:
+        schema.write_bytes(b"")
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Opening a chDB folder changes the working directory; the test's end changes it back."""
@@ -75,8 +83,11 @@ def test_a_killed_owner_loses_nothing_and_doubles_nothing(here: Path) -> None:
     assert [first.stdout.readline().strip() for _ in range(4)] == ["0", "1", "2", "3"]
     first.kill()
     first.communicate()
+    cut_off_schemas(here)
     store = ClickHouseStore(url)
     assert store.migrate() == []
+    with pytest.raises(Unavailable, match="__cache__"):  # not: a bad record
+        store.insert(batch("otlp_spans", 0, 0, request([Span("child")], base_ns)), 1)
     for offset in range(6):
         store.insert(batch("otlp_spans", 0, offset, request([Span("child")], base_ns)), 1)
     counted = store.ledger().to_dicts()[0]
@@ -105,7 +116,10 @@ def test_a_server_that_is_away_is_waited_for(server: ClickHouseServer) -> None:
         store.insert(batch("otlp_spans", 0, 1, value), 1)
     with pytest.raises(Unavailable):
         store.ledger()
+    cut_off_schemas(server.folder)
     server.start()
+    with pytest.raises(Unavailable, match="__cache__"):
+        store.insert(batch("otlp_spans", 0, 0, value), 1)
     for offset in range(2):
         store.insert(batch("otlp_spans", 0, offset, value), 1)
     counted = store.ledger().to_dicts()[0]

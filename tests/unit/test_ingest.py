@@ -191,6 +191,17 @@ def test_a_valid_record_that_the_store_refuses_is_found_by_ranges_of_their_own()
     assert "commit 0-7" not in parts.calls
 
 
+def test_a_store_that_refuses_even_nothing_is_waited_for() -> None:
+    """The fault is its own then; a writer that ended by it would take all partitions down with it."""
+    parts = Parts(batch((spans(1), 1)))
+    attempts = iter(range(5))
+    parts.refuse = lambda batch: next(attempts, None) is not None
+    parts.run()
+    assert len(parts.letters) == 1
+    assert parts.without("poll", "heartbeat")[-2:] == ["insert 0-0", "commit 0-0"]
+    assert [items for _, items in parts.stored.values()] == [0]
+
+
 def test_what_cannot_be_put_aside_yet_is_not_committed_either() -> None:
     parts = Parts(batch(BAD), plan={"send": [Unavailable("full")] * 3})
     parts.run()
