@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from observe.detect.evidence import Sample, count_evidence, current_of, descriptive
-from observe.detect.findings import Findings
+from observe.detect.findings import Findings, nothing
 from observe.detect.grid import Grid, Ranges
 from observe.detect.statistics import Bools, Floats, combined
 from observe.settings import DetectSettings
@@ -24,26 +24,27 @@ def error_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: flo
     new = ~ranges.testable & (of_group[1] >= NEW_OPERATION_MIN_BASELINE)
     before, out_of = np.where(new, of_group[0], errors), np.where(new, of_group[1], requests)
     judged = _judged(grid, ranges, new, settings)
-    evidence = np.where(
-        judged, count_evidence(sample, ranges, span, (before, out_of), settings.error_min_increase / 2.0), 1.0
-    )
     base = before / np.maximum(out_of, 1.0)
     ranged = [current_of(sample, ranges, length) for length in span.scales]
     after = np.stack([current.total / np.maximum(current.n, 1.0) for current in ranged])
-    enough = (after - base >= settings.error_min_increase) & (after >= settings.error_min_ratio * base)
-    p = np.where(enough, evidence, 1.0)  # [scale, series]
+    enough = judged & (after - base >= settings.error_min_increase) & (after >= settings.error_min_ratio * base)
+    some = np.flatnonzero(enough.any(axis=0))
+    if not len(some):
+        return nothing(("error_ratio",), "1")
+    some_sample = sample.of(some)
+    p = count_evidence(some_sample, ranges.of(some), span, enough[:, some], rare, (before[some], out_of[some]),
+                       settings.error_min_increase / 2.0)  # fmt: skip
     scale = descriptive(p, span, rare)
-    series = np.arange(p.shape[1])
     return Findings(
         measures=("error_ratio",),
         unit="1",
-        tested=np.asarray(judged.any(axis=0)),
+        series=some,
         p=combined(p, axis=0),
-        choice=np.zeros(len(series), dtype=np.int64),
-        before=base,
-        after=after[scale, series],
-        samples=np.stack([current.n for current in ranged])[scale, series],
-        statistics=(sample,),
+        choice=np.zeros(len(some), dtype=np.int64),
+        before=base[some],
+        after=after[scale, some],
+        samples=np.stack([current.n for current in ranged])[scale, some],
+        statistics=(some_sample,),
     )
 
 

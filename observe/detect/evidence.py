@@ -61,6 +61,9 @@ class Sample:
     trials: Floats  # [series, window] requests
     law: Literal["binomial", "rank", "poisson"] = "binomial"
 
+    def of(self, series: Ints) -> Sample:
+        return Sample(self.sums[series], self.trials[series], self.law)
+
 
 @dataclass(frozen=True, slots=True)
 class Current:
@@ -71,18 +74,14 @@ class Current:
     total: Floats  # [series]
     n: Floats  # [series]
 
-    @property
-    def rest(self) -> tuple[Floats, Floats]:
-        """Total and n without the worst window."""
-        return self.without(1)
-
-    def without(self, windows: int) -> tuple[Floats, Floats]:
-        """Total and n without the windows that hold most."""
-        worst = np.argsort(-self.sums, axis=1, kind="stable")[:, :windows]
-        return (
-            self.total - np.take_along_axis(self.sums, worst, axis=1).sum(axis=1),
-            self.n - np.take_along_axis(self.trials, worst, axis=1).sum(axis=1),
-        )
+    def without_worst(self) -> list[tuple[Floats, Floats]]:
+        """Total and n without the window that holds most, and without the third of the windows that do."""
+        series = np.arange(len(self.total))[:, None]
+        worst = np.argsort(-self.sums, axis=1, kind="stable")
+        return [
+            (self.total - self.sums[series, some].sum(axis=1), self.n - self.trials[series, some].sum(axis=1))
+            for some in (worst[:, :1], worst[:, : max(1, round(self.sums.shape[1] / 3))])
+        ]
 
     @property
     def worst_level(self) -> Floats:
@@ -110,8 +109,7 @@ def lasting(sample: Sample, ranges: Ranges, length: int, share: float) -> Bools:
     Where windows hold MANY counts or more, without the worst third of them.
     """
     current = current_of(sample, ranges, length)
-    rest, rest_n = current.rest
-    trimmed, trimmed_n = current.without(max(1, round(length / 3)))
+    (rest, rest_n), (trimmed, trimmed_n) = current.without_worst()
     most: Bools = (trimmed > share * trimmed_n) | (current.total < MANY * length)
     return (rest > share * rest_n) & most
 
@@ -130,43 +128,53 @@ def count_evidence(
     sample: Sample,
     ranges: Ranges,
     span: Span,
+    asked: Bools,
+    rare: float,
     baseline: tuple[Floats, Floats] | None = None,
     rest_increase: float = 0.0,
 ) -> Floats:
-    """p-values [scale, series] of an increase of sums ÷ trials; 1 where it does not persist.
+    """p-values [scale, series] of an increase of sums ÷ trials; 1 where it does not persist, where it is not `asked`
+    for [scale, series], and above `rare`: what is not rare in any range tells nothing.
 
     `baseline` gives counts and trials [series] where they are not those of the series' own baseline windows.
     `rest_increase` is by how much the ratio must have risen without the worst window.
     """
+    evidence = np.ones(asked.shape)
+    some = np.flatnonzero(asked.any(axis=0))
+    if not len(some):
+        return evidence
+    sample, ranges = sample.of(some), ranges.of(some)
     counts, trials = sample.sums * ranges.baseline, sample.trials * ranges.baseline
-    before, out_of = baseline or (counts.sum(axis=1), trials.sum(axis=1))
+    before, out_of = (counts.sum(axis=1), trials.sum(axis=1)) if baseline is None else (b[some] for b in baseline)
     observed = before / np.maximum(out_of, 1.0)
     # Gumbel and von Schelling's law of exceedances: what the baseline saw once may as well be seen again.
     rate = (before + 1.0) / (out_of + 1.0)
-    evidence = []
-    for length, cv2 in zip(span.scales, _cv2(counts, trials, observed, span), strict=True):
+    single = rate_cv2(block_sums(counts, span.current), block_sums(trials, span.current), observed)
+    for nth, length in enumerate(span.scales):
+        if not asked[nth].any():
+            continue
         current = current_of(sample, ranges, length)
-        p = _count_p(current, rate, before + 1.0, cv2, rest_increase)
-        evidence.append(np.where(_beyond_extremes(current, counts, trials, length), p, 1.0))
-    return np.stack(evidence)
+        blocks = block_sums(counts, length), block_sums(trials, length)
+        shape = 1.0 / (1.0 / (before + 1.0) + _cv2(*blocks, observed, single, span.current / length))
+        p = count_upper(current.total, current.n * rate, shape)
+        told = asked[nth, some] & (p <= rare)
+        if told.any():
+            told &= _persists(current, rate, shape, rest_increase) & _beyond_extremes(current, *blocks)
+        evidence[nth, some] = np.where(told, p, 1.0)
+    return evidence
 
 
-def _count_p(current: Current, rate: Floats, seen: Floats, cv2: Floats, rest_increase: float) -> Floats:
-    shape = 1.0 / (1.0 / seen + cv2)
-    p = count_upper(current.total, current.n * rate, shape)
-    rest, rest_n = current.rest
-    persists = count_upper(rest, rest_n * rate, shape) <= REST_P
+def _persists(current: Current, rate: Floats, shape: Floats, rest_increase: float) -> Bools:
+    (rest, rest_n), (trimmed, trimmed_n) = current.without_worst()
+    persists: Bools = count_upper(rest, rest_n * rate, shape) <= REST_P
     persists &= rest >= rest_n * np.maximum(REST_RATIO * rate, rate + rest_increase)
-    length = current.sums.shape[1]
-    trimmed, trimmed_n = current.without(max(1, round(length / 3)))
     lasts = (count_upper(trimmed, trimmed_n * rate, shape) <= TRIMMED_P) & (trimmed >= REST_RATIO * trimmed_n * rate)
-    persists &= lasts | (current.total < MANY * length)
-    return np.where(persists & ~_count_ended(current, rate), p, 1.0)
+    persists &= lasts | (current.total < MANY * current.sums.shape[1])
+    return persists & ~_count_ended(current, rate)
 
 
-def _beyond_extremes(current: Current, counts: Floats, trials: Floats, length: int) -> Bools:
+def _beyond_extremes(current: Current, blocks: Floats, out_of: Floats) -> Bools:
     """Whether the rate lies above those of nearly all blocks of the baseline; [series]."""
-    blocks, out_of = block_sums(counts, length), block_sums(trials, length)
     enough = out_of >= current.n[:, None] / 2.0
     rates = np.sort(np.where(enough, blocks / np.maximum(out_of, 1.0), 0.0), axis=1)
     if not rates.shape[1]:
@@ -185,29 +193,31 @@ def _count_ended(current: Current, rate: Floats) -> Bools:
     return ended
 
 
-def _cv2(counts: Floats, trials: Floats, rate: Floats, span: Span) -> list[Floats]:
-    """At each range's own length, which takes in noise that lasts; [scale][series].
+def _cv2(blocks: Floats, out_of: Floats, rate: Floats, single: Floats, part: float) -> Floats:
+    """At the range's own length, which takes in noise that lasts; [series].
 
-    A baseline holds few long blocks; what they leave open is taken from the short ones, as if all their noise lasted.
+    A baseline holds few long blocks; what they leave open is taken from those of the usual length, `part` of this one,
+    as if all their noise (`single`) lasted.
     """
-    single = rate_cv2(block_sums(counts, span.current), block_sums(trials, span.current), rate)
-    result = []
-    for length in span.scales:
-        own = rate_cv2(block_sums(counts, length), block_sums(trials, length), rate, prior_cv2=single)
-        result.append(np.maximum(own, single * min(1.0, span.current / length)))
-    return result
+    return np.maximum(rate_cv2(blocks, out_of, rate, prior_cv2=single), single * min(1.0, part))
 
 
-def rank_evidence(sample: Sample, ranges: Ranges, span: Span) -> Floats:
-    """p-values [scale, series] of an increase of the mean rank (Wilcoxon's test with noise between windows)."""
+def rank_evidence(sample: Sample, ranges: Ranges, span: Span, asked: Bools, rare: float) -> Floats:
+    """p-values [scale, series] of an increase of the mean rank (Wilcoxon's test with noise between windows); 1 as in
+    `count_evidence`."""
+    evidence = np.ones(asked.shape)
+    some = np.flatnonzero(asked.any(axis=0))
+    sample, ranges = sample.of(some), ranges.of(some)
     sums, trials = sample.sums * ranges.baseline, sample.trials * ranges.baseline
-    return np.stack([
-        _rank_p(current_of(sample, ranges, length), block_sums(sums, length), block_sums(trials, length))
-        for length in span.scales
-    ])  # fmt: skip
+    for nth, length in enumerate(span.scales):
+        if not asked[nth].any():
+            continue
+        p = _rank_p(current_of(sample, ranges, length), block_sums(sums, length), block_sums(trials, length), rare)
+        evidence[nth, some] = np.where(asked[nth, some], p, 1.0)
+    return evidence
 
 
-def _rank_p(current: Current, sums: Floats, trials: Floats) -> Floats:
+def _rank_p(current: Current, sums: Floats, trials: Floats, rare: float) -> Floats:
     noise, degrees = _rank_noise(sums, trials)
     before = RANK_VARIANCE / np.maximum(trials.sum(axis=1), 1.0)
 
@@ -217,9 +227,11 @@ def _rank_p(current: Current, sums: Floats, trials: Floats) -> Floats:
         # Welch and Satterthwaite: only the noise has a variance that had to be estimated.
         return np.where(n > 0, student_upper(t, degrees * (1.0 + counting / noise) ** 2), 1.0)
 
-    rest, rest_n = current.rest
-    persists = p_of(rest, rest_n) <= REST_P
-    return np.where(persists & ~_rank_ended(current), p_of(current.total, current.n), 1.0)
+    p = p_of(current.total, current.n)
+    told = p <= rare
+    if told.any():
+        told &= (p_of(*current.without_worst()[0]) <= REST_P) & ~_rank_ended(current)
+    return np.where(told, p, 1.0)
 
 
 def _rank_noise(sums: Floats, trials: Floats) -> tuple[Floats, Floats]:

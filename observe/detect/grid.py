@@ -132,6 +132,19 @@ class Entries:
         folded = np.bincount(self.cell[start:], weights=weights, minlength=series * self.width)
         return folded.astype(np.float64, copy=False).reshape(series, self.width)
 
+    def of(self, series: Ints, known: int) -> Entries:
+        """Those of some of the `known` series, numbered anew in their order."""
+        number = np.full(known, -1, dtype=np.int64)
+        number[series] = np.arange(len(series))
+        rows = np.flatnonzero(number[self.series] >= 0)
+        size, owner = self.size[rows], number[self.series[rows]]
+        first = np.cumsum(size) - size
+        entries = np.arange(int(size.sum())) + np.repeat(self.first[rows] - first, size)
+        moved = np.repeat((owner - self.series[rows]) * self.width, size)
+        row = np.repeat(np.arange(len(rows), dtype=np.int32), size)
+        return Entries(owner, self.window[rows], first, size, row, self.cell[entries] + moved, self.count[entries],
+                       self.lowest, self.width)  # fmt: skip
+
     def requests(self, shape: tuple[int, int]) -> Floats:
         """Counts per series and window."""
         return self._by_window(self.count, shape)
@@ -252,6 +265,10 @@ class Ranges:
     @property
     def testable(self) -> Bools:
         return self.guard > 0
+
+    def of(self, series: Ints) -> Ranges:
+        """Those of some series."""
+        return Ranges(self.baseline[series], self.guard[series], self.current[series], self.onset_from[series])
 
 
 ONSET_WINDOWS = 90  # 15 min

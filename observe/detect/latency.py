@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from observe.detect.evidence import Sample, count_evidence, descriptive, lasting, rank_evidence
-from observe.detect.findings import Findings
-from observe.detect.grid import Grid, Ranges, Span
+from observe.detect.findings import Findings, nothing
+from observe.detect.grid import Entries, Grid, Ranges, Span
 from observe.detect.statistics import Bools, Floats, Ints, combined
 from observe.frames import BUCKETS_PER_OCTAVE
 from observe.settings import DetectSettings
@@ -50,26 +51,65 @@ def ranks(histogram: Floats) -> Floats:
 
 
 def latency_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: float) -> Findings:
-    """At most one shift a series: of the highest quantile that moved by enough and with evidence."""
+    """At most one shift a series: of the highest quantile that moved by enough and with evidence.
+
+    Effects are cheap and rare; evidence is looked for only where there is one.
+    """
     entries, span = grid.entries, grid.span
-    series = grid.shape[0]
-    before = entries.histogram(series, ranges.baseline)
+    before = entries.histogram(grid.shape[0], ranges.baseline)
     requests = entries.requests(grid.shape)
-    beyond_p95, beyond_p99 = entries.flagged([beyond(before, 0.95), beyond(before, 0.99)], grid.shape)
-    p99, p95 = Sample(beyond_p99, requests), Sample(beyond_p95, requests)
-    rank = Sample(entries.scored(ranks(before), grid.shape), requests, "rank")
-    evidence = np.stack([count_evidence(p99, ranges, span), count_evidence(p95, ranges, span),
-                         rank_evidence(rank, ranges, span)])  # fmt: skip
     judged = _judged(requests, before, ranges, span.scales, settings)
-    evidence = np.where(judged, evidence, 1.0)  # [statistic, scale, series]
+    base = quantiles_ms(before, QUANTILES, entries.lowest)
     after = np.stack(
         [quantiles_ms(_histogram_of(grid, ranges, length), QUANTILES, entries.lowest) for length in span.scales], 1
     )
-    base = quantiles_ms(before, QUANTILES, entries.lowest)
-    lasts = _lasting(grid, ranges, base, requests, settings)
-    p = _by_measure(evidence, base[:, None], after, lasts, settings)
+    some = np.flatnonzero((_enough(base[:, None], after, settings) & judged).any(axis=(0, 1)))
+    if not len(some):
+        return nothing(MEASURES, "ms")
+    moved = _Moved(entries.of(some, grid.shape[0]), ranges.of(some), span, before[some], base[:, some],
+                   after[:, :, some], judged[:, some], requests[some])  # fmt: skip
+    return _evident(moved, some, settings, rare)
+
+
+def _enough(base: Floats, after: Floats, settings: DetectSettings) -> Bools:
+    """[measure, scale, series]"""
+    rise: Floats = after - base
+    enough: Bools = (rise > settings.p99_min_increase * base) & (rise > settings.p99_min_increase_ms)
+    return enough
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """Series of which a quantile moved by enough in some range."""
+
+    entries: Entries
+    ranges: Ranges
+    span: Span
+    before: Floats  # [series, bucket]
+    base: Floats  # [measure, series]
+    after: Floats  # [measure, scale, series]
+    judged: Bools  # [scale, series]
+    requests: Floats  # [series, window]
+
+
+def _evident(moved: _Moved, series: Ints, settings: DetectSettings, rare: float) -> Findings:
+    entries, ranges, span, requests = moved.entries, moved.ranges, moved.span, moved.requests
+    enough = _enough(moved.base[:, None], moved.after, settings) & moved.judged
+    enough &= _lasting(moved, enough, settings)
+    beyond_p95, beyond_p99 = entries.flagged([beyond(moved.before, 0.95), beyond(moved.before, 0.99)], requests.shape)
+    p99, p95 = Sample(beyond_p99, requests), Sample(beyond_p95, requests)
+    rank = Sample(entries.scored(ranks(moved.before), requests.shape), requests, "rank")
+    # Evidence of a lower statistic speaks for a higher quantile only where its own quantile moved at least half as
+    # much: at thousands of requests a median that moved by 1 % is certain, and says nothing about P99.
+    half = moved.after - moved.base[:, None] > settings.p99_min_increase / 2.0 * moved.base[:, None]
+    asked = np.stack([enough[0], enough[:2].any(axis=0), enough.any(axis=0)]) & half  # [statistic, scale, series]
+    evidence = np.stack([count_evidence(p99, ranges, span, asked[0], rare),
+                         count_evidence(p95, ranges, span, asked[1], rare),
+                         rank_evidence(rank, ranges, span, asked[2], rare)])  # fmt: skip
+    speaks = np.tri(3).T.astype(bool)[:, :, None, None]  # [measure, statistic]: lower ones for higher ones
+    p = np.where(speaks & enough[:, None], evidence, 1.0)  # [measure, statistic, scale, series]
     sizes = np.stack([_requests(requests, ranges, length) for length in span.scales])
-    return _chosen(p, base, after, sizes, judged, rare, (p99, p95, rank), span)
+    return _chosen(p, moved.base, moved.after, sizes, series, rare, (p99, p95, rank), span)
 
 
 def _judged(requests: Floats, before: Floats, ranges: Ranges, scales: tuple[int, ...], s: DetectSettings) -> Bools:
@@ -91,37 +131,24 @@ def _histogram_of(grid: Grid, ranges: Ranges, length: int) -> Floats:
     return grid.entries.histogram(grid.shape[0], windows, since)
 
 
-def _lasting(grid: Grid, ranges: Ranges, base: Floats, requests: Floats, settings: DetectSettings) -> Bools:
+def _lasting(moved: _Moved, asked: Bools, settings: DetectSettings) -> Bools:
     """Whether each quantile has moved by enough without the worst windows, too; [measure, scale, series].
 
     Evidence asks for persistence, but of its own statistic: the worst window could else bring the effect, and a level
     that drifted by a few per cent the evidence.
     """
+    base = moved.base
     enough = base + np.maximum(settings.p99_min_increase * base, settings.p99_min_increase_ms)
-    edge = np.rint(BUCKETS_PER_OCTAVE * np.log2(np.maximum(enough, 1e-12))) - grid.entries.lowest
-    columns = np.arange(grid.entries.width)
+    edge = np.rint(BUCKETS_PER_OCTAVE * np.log2(np.maximum(enough, 1e-12))) - moved.entries.lowest
+    columns = np.arange(moved.entries.width)
     # The higher the quantile, the fewer lie beyond: the order that `flagged` asks for, and the reverse of MEASURES.
-    counts = grid.entries.flagged([columns >= level[:, None] for level in edge[::-1]], grid.shape)[::-1]
-    return np.stack([
-        np.stack([lasting(Sample(count, requests), ranges, length, 1.0 - q) for length in grid.span.scales])
-        for q, count in zip(QUANTILES, counts, strict=True)
-    ])  # fmt: skip
-
-
-def _by_measure(evidence: Floats, base: Floats, after: Floats, lasts: Bools, settings: DetectSettings) -> Floats:
-    """p-values [measure, scale, series], 1 where the measure's effect is too small.
-
-    Evidence of a lower statistic speaks for a higher quantile only where its own quantile moved at least half as
-    much: at thousands of requests a median that moved by 1 % is certain, and says nothing about P99.
-    """
-    relative = (after - base) / np.maximum(base, 1e-12)
-    enough = (relative > settings.p99_min_increase) & (after - base > settings.p99_min_increase_ms)
-    enough &= lasts
-    half = relative > settings.p99_min_increase / 2.0
-    p99, p95, rank = (np.where(half[i], evidence[i], 1.0) for i in range(3))
-    none = np.ones_like(p99)
-    p = np.stack([np.stack([p99, p95, rank]), np.stack([none, p95, rank]), np.stack([none, none, rank])])
-    return np.where(enough[:, None], p, 1.0)  # [measure, statistic, scale, series]
+    counts = moved.entries.flagged([columns >= level[:, None] for level in edge[::-1]], moved.requests.shape)[::-1]
+    lasts = np.zeros(asked.shape, dtype=bool)
+    for measure, (q, count) in enumerate(zip(QUANTILES, counts, strict=True)):
+        sample = Sample(count, moved.requests)
+        for scale in np.flatnonzero(asked[measure].any(axis=1)).tolist():
+            lasts[measure, scale] = lasting(sample, moved.ranges, moved.span.scales[scale], 1.0 - q)
+    return lasts
 
 
 def _chosen(
@@ -129,7 +156,7 @@ def _chosen(
     base: Floats,
     after: Floats,
     requests: Floats,
-    judged: Bools,
+    series: Ints,
     rare: float,
     samples: tuple[Sample, ...],
     span: Span,
@@ -137,17 +164,17 @@ def _chosen(
     per_measure = combined(p, axis=(1, 2))  # [measure, series]
     certain = per_measure <= rare
     choice: Ints = np.where(certain.any(axis=0), np.argmax(certain, axis=0), np.argmin(per_measure, axis=0))
-    series = np.arange(per_measure.shape[1])
-    by_scale = p[choice, :, :, series].min(axis=1)  # [series, scale]
+    each = np.arange(len(series))
+    by_scale = p[choice, :, :, each].min(axis=1)  # [series, scale]
     scale = descriptive(by_scale.T, span, rare)
     return Findings(
         measures=MEASURES,
         unit="ms",
-        tested=np.asarray(judged.any(axis=0)),
-        p=per_measure[choice, series],
+        series=series,
+        p=per_measure[choice, each],
         choice=choice,
-        before=base[choice, series],
-        after=after[choice, scale, series],
-        samples=requests[scale, series],
+        before=base[choice, each],
+        after=after[choice, scale, each],
+        samples=requests[scale, each],
         statistics=samples,
     )

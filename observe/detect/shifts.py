@@ -89,11 +89,12 @@ def _found(
 
 
 def _shifts(family: Findings, grid: Grid, ranges: Ranges, rare: float) -> list[Shift]:
-    series = np.flatnonzero(family.tested & (family.p <= rare))
-    if not len(series):
+    found = np.flatnonzero(family.p <= rare)
+    if not len(found):
         return []
     directed = family.measures != ("requests_per_s",)
-    windows = onsets(family.statistics, series, ranges, directed)
+    series = family.series[found]
+    windows = onsets(family.statistics, found, ranges.of(series), directed)
     keys = grid.keys[series.tolist()].rows()
     return [
         Shift(
@@ -108,5 +109,5 @@ def _shifts(family: Findings, grid: Grid, ranges: Ranges, rare: float) -> list[S
             samples=round(family.samples[at]),
             onset_ns=grid.span.first_ns + int(window) * WINDOW_NS,
         )
-        for (service, operation, kind), at, window in zip(keys, series, windows, strict=True)
+        for (service, operation, kind), at, window in zip(keys, found, windows, strict=True)
     ]

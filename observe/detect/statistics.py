@@ -92,8 +92,9 @@ def sliding_sums(per_window: Floats, length: int) -> Floats:
     >>> sliding_sums(np.array([[1.0, 2.0, 3.0, 4.0]]), 3).tolist()
     [[6.0, 9.0]]
     """
-    sums = np.cumsum(np.pad(per_window, ((0, 0), (1, 0))), axis=1)
-    result: Floats = sums[:, length:] - sums[:, :-length]
+    sums = np.cumsum(per_window, axis=1)
+    result: Floats = sums[:, length - 1 :].copy()
+    result[:, 1:] -= sums[:, :-length]
     return result
 
 

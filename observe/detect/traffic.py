@@ -9,12 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from observe.detect.evidence import Sample
-from observe.detect.findings import Findings
+from observe.detect.findings import Findings, nothing
 from observe.detect.grid import Grid, Ranges
 from observe.detect.statistics import Bools, Floats, block_sums, count_lower, count_upper
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS
 
+MEASURES, UNIT = ("requests_per_s",), "{request}/s"
 MIN_BLOCKS = 10
 RECENT_BLOCKS = 10
 LEAST_SPREAD = 0.1  # of the median: nobody's traffic is steadier than that for long
@@ -28,7 +29,7 @@ def traffic_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, last_wi
     length = 2 * grid.span.current
     end = min(grid.span.length, grid.span.index(last_window_ns))
     if end < 2 * length:
-        return _nothing(grid)
+        return nothing(MEASURES, UNIT)
     baseline = ranges.baseline[:, :end] & grid.live[:end]
     level = _levels(grid.requests[:, :end], baseline, length)
     live = np.broadcast_to(grid.live[end - length : end].astype(np.float64), (grid.shape[0], length))
@@ -36,21 +37,27 @@ def traffic_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, last_wi
     mean = level.median * live.sum(axis=1) / length
     total = current.sum(axis=1)
     fell, rose = _effects(current, live, level, settings.traffic_min_change, grid)
-    p = 2.0 * np.minimum(np.where(fell, count_lower(total, mean, level.shape), 1.0),
-                         np.where(rose, count_upper(total, mean, level.shape), 1.0))  # fmt: skip
     tested = (level.blocks >= MIN_BLOCKS) & (level.median >= settings.min_requests) & grid.asked & ranges.testable
+    tested &= live.sum(axis=1) >= length / 2
+    some = np.flatnonzero((fell | rose) & tested)
+    if not len(some):
+        return nothing(MEASURES, UNIT)
+    total, mean, shape = total[some], mean[some], level.shape[some]
+    p = 2.0 * np.minimum(np.where(fell[some], count_lower(total, mean, shape), 1.0),
+                         np.where(rose[some], count_upper(total, mean, shape), 1.0))  # fmt: skip
     seconds = length * WINDOW_NS / 1e9
     judged = np.arange(grid.span.length) < end
+    trials = np.broadcast_to(grid.live * judged * 1.0, (len(some), grid.span.length))
     return Findings(
-        measures=("requests_per_s",),
-        unit="{request}/s",
-        tested=tested & (live.sum(axis=1) >= length / 2),
-        p=np.where(tested, np.minimum(p, 1.0), 1.0),
-        choice=np.zeros(len(total), dtype=np.int64),
-        before=level.median / seconds,
-        after=total / np.maximum(live.sum(axis=1), 1.0) * length / seconds,
+        measures=MEASURES,
+        unit=UNIT,
+        series=some,
+        p=np.minimum(p, 1.0),
+        choice=np.zeros(len(some), dtype=np.int64),
+        before=level.median[some] / seconds,
+        after=total / np.maximum(live.sum(axis=1)[some], 1.0) * length / seconds,
         samples=total,
-        statistics=(Sample(grid.requests * judged, np.broadcast_to(grid.live * judged * 1.0, grid.shape), "poisson"),),
+        statistics=(Sample(grid.requests[some] * judged, trials, "poisson"),),
     )
 
 
@@ -106,9 +113,3 @@ def _effects(current: Floats, live: Floats, level: _Levels, change: float, grid:
     fell &= (total[0] < level.lowest) & (ratio(*whole, whole_median) <= 1.0 - change / 2.0)
     rose &= (total[0] > level.highest) & (ratio(*whole, whole_median) >= 1.0 + change / 2.0)
     return fell, rose
-
-
-def _nothing(grid: Grid) -> Findings:
-    zeros = np.zeros(grid.shape[0])
-    return Findings(("requests_per_s",), "{request}/s", zeros > 0, zeros + 1.0, zeros.astype(np.int64), zeros, zeros,
-                    zeros, ())  # fmt: skip
