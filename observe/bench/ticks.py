@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -101,7 +102,7 @@ def _ticks(pool: Pool, series: int, windows: int, settings: DetectSettings, riva
     for start in range(0, windows, step):
         rows, stop = pool.windows(series, start, min(start + step, windows)), min(start + step, windows)
         with Peak() as peak:
-            _, _, spent = timed(lambda rows=rows, a=start, b=stop: memory.fold(rows, first + a, first + b))  # type: ignore[misc]
+            _, _, spent = timed(partial(memory.fold, rows, first + start, first + stop, first + windows))
         cold_cpu_s, peak_mib = cold_cpu_s + spent, max(peak_mib, peak.grown_mib)
     looks = list(_looks(pool, memory, series, windows, settings))
     parts = {name: np.median([look[name] for look in looks]) for name in looks[0]}
@@ -131,14 +132,12 @@ def _looks(
     for window in range(windows, windows + LOOKS):
         fresh = pool.windows(series, window, window + 1)
         with Peak() as peak:
-            _, fold_s, fold_cpu = timed(lambda w=window, f=fresh: memory.fold(f, first + w, first + w + 1))  # type: ignore[misc]
+            _, fold_s, fold_cpu = timed(partial(memory.fold, fresh, first + window, first + window + 1))
             memory.last = first + window + 1
             screened, screen_s, screen_cpu = timed(lambda: screen(memory, settings))
             rows = pool.services(sorted(screened.services), window + 1)
             frames, at_ns = Frames(rows, nothing.selfs, nothing.edges, nothing.gauges), now_ns(window + 1)
-            found, tests_s, tests_cpu = timed(
-                lambda f=frames, at=at_ns, s=screened: detect(f, at, settings, (), s.fleet)  # type: ignore[misc]
-            )
+            found, tests_s, tests_cpu = timed(partial(detect, frames, at_ns, settings, (), screened.fleet))
         yield {
             "seconds": fold_s + screen_s + tests_s,
             "cpu_seconds": fold_cpu + screen_cpu + tests_cpu,

@@ -60,9 +60,8 @@ def latency_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: f
     requests = entries.requests(grid.shape)
     judged = _judged(requests, before, ranges, span.scales, settings)
     base = quantiles_ms(before, QUANTILES, entries.lowest)
-    after = np.stack(
-        [quantiles_ms(_histogram_of(grid, ranges, length), QUANTILES, entries.lowest) for length in span.scales], 1
-    )
+    current = np.concatenate([_histogram_of(grid, ranges, length) for length in span.scales])
+    after = quantiles_ms(current, QUANTILES, entries.lowest).reshape(len(QUANTILES), len(span.scales), -1)
     some = np.flatnonzero((_enough(base[:, None], after, settings) & judged).any(axis=(0, 1)))
     if not len(some):
         return nothing(MEASURES, "ms")

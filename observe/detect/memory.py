@@ -22,7 +22,8 @@ from observe.frames import BUCKETS_PER_OCTAVE
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS
 
-COARSE = 2  # buckets that a screen looks at as one: 9 % wide
+COARSE_BITS = 1
+COARSE = 1 << COARSE_BITS  # buckets that a screen looks at as one: 9 % wide
 LEAST = LOWEST_BUCKET // COARSE
 WIDTH = HIGHEST_BUCKET // COARSE - LEAST + 1
 STRETCHES = 12  # of the baseline; two are held back so that a fault does not teach what it is compared with
@@ -64,9 +65,14 @@ class _Rows:
     series: Ints
     requests: Counts
     errors: Counts
-    entry_row: Ints
+    entry_from: Ints  # [rows + 1] where the buckets of each row begin
     entry_cell: Ints
     entry_count: Counts
+
+    def buckets(self, rows: slice) -> tuple[Ints, Counts]:
+        """Cells and counts of some rows."""
+        entries = slice(int(self.entry_from[rows.start]), int(self.entry_from[rows.stop]))
+        return self.entry_cell[entries], self.entry_count[entries]
 
 
 class Memory:
@@ -86,7 +92,7 @@ class Memory:
         self.steps = max(0, int(math.log2(1.0 + settings.p99_min_increase) * BUCKETS_PER_OCTAVE / COARSE) - 1)
         self.end = 0
         self.last = 0  # newest window with data of anyone, folded in or not yet
-        self.keys = pl.DataFrame(schema=dict.fromkeys(KEYS, pl.String))
+        self._numbered = pl.DataFrame(schema=dict.fromkeys(KEYS, pl.String)).with_row_index("series")
         self.requests: Counts = np.zeros((self.length, 0), np.uint32)
         self.errors: Counts = np.zeros((self.newest, 0), np.uint32)
         self.beyond: Smalls = np.zeros((len(QUANTILES) + len(EFFECT_QUANTILES), self.newest, 0), np.float32)
@@ -99,8 +105,13 @@ class Memory:
         self._live: Bools = np.zeros(self.length, dtype=bool)
 
     @property
+    def keys(self) -> pl.DataFrame:
+        """Service, operation and kind of each series."""
+        return self._numbered.drop("series")
+
+    @property
     def series(self) -> int:
-        return self.keys.height
+        return self._numbered.height
 
     @property
     def bytes(self) -> int:
@@ -133,11 +144,12 @@ class Memory:
         """Where the newest windows lie in `errors`, `beyond` and `rank_sums`, newest first."""
         return np.arange(self.end - 1, self.end - 1 - self.newest, -1) % self.newest
 
-    def fold(self, windows: pl.DataFrame, first: int, end: int) -> None:
+    def fold(self, windows: pl.DataFrame, first: int, end: int, look: int | None = None) -> None:
         """Takes in windows [first, end) as they are now; what is not in the frame was empty.
 
         Windows that were folded in before are replaced. Rows outside the range are not taken in, but it is remembered
-        that there is data. Windows between the last one folded in and `first` count as empty.
+        that there is data. Windows between the last one folded in and `first` count as empty. `look` is the end of
+        the windows that the next look reads, where they are folded in bit by bit: only the newest before it are judged.
         """
         if self.end == 0:
             self.end = first
@@ -157,7 +169,7 @@ class Memory:
             stop = min(first + chunk, end, (first // self.stretch + 1) * self.stretch)
             stop = min(stop, self.end) if first < self.end else stop
             start, after = np.searchsorted(bounds, [first, stop])
-            self._take(windows[int(start) : int(after)], first, stop, end)
+            self._take(windows[int(start) : int(after)], first, stop, look or end)
             first = stop
 
     def reference(self) -> Reference:
@@ -168,7 +180,7 @@ class Memory:
 
     # ── folding ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, windows: pl.DataFrame, first: int, stop: int, end: int) -> None:
+    def _take(self, windows: pl.DataFrame, first: int, stop: int, look: int) -> None:
         """Windows [first, stop), all of one stretch."""
         new = stop > self.end
         if new:
@@ -182,9 +194,9 @@ class Memory:
         fresh, position = np.unique(rows.series[unseen], return_index=True)  # rows go by time
         self.first[fresh] = rows.window[unseen[position]]
         if new:
-            np.add.at(self._open, rows.entry_cell, rows.entry_count)
+            _add(self._open, rows.entry_cell, rows.entry_count)
             np.add.at(self._open_errors, rows.series, rows.errors)
-        for window in range(max(first, end - self.newest), stop):
+        for window in range(max(first, look - self.newest), stop):
             self._judge(rows, window)
 
     def _advance(self, first: int, stop: int) -> None:
@@ -204,30 +216,34 @@ class Memory:
         self._forget()
 
     def _rows(self, windows: pl.DataFrame) -> _Rows:
-        numbered = windows.join(self._numbers(windows), on=KEYS, how="left", maintain_order="left")
-        series = numbered["series"].to_numpy().astype(np.int64)
+        series = self._numbers(windows)
         histograms = windows["latency_buckets"]
         sizes = histograms.list.len().fill_null(0).to_numpy().astype(np.int64)
         flat = histograms.explode(empty_as_null=False, keep_nulls=False).struct
-        bucket = np.clip(flat.field("bucket").to_numpy(), LOWEST_BUCKET, HIGHEST_BUCKET) // COARSE - LEAST
-        row = np.repeat(np.arange(len(sizes)), sizes)
+        bucket = np.clip(flat.field("bucket").to_numpy(), LOWEST_BUCKET, HIGHEST_BUCKET) >> COARSE_BITS
+        cell = np.repeat(series * WIDTH - LEAST, sizes)
+        cell += bucket
         return _Rows(
             windows["window"].to_numpy(),
             series,
             windows["requests"].to_numpy().astype(np.uint32),
             windows["errors"].to_numpy().astype(np.uint32),
-            row,
-            series[row] * WIDTH + bucket,
+            np.append(0, np.cumsum(sizes)),
+            cell,
             flat.field("count").to_numpy().astype(np.uint32),
         )
 
-    def _numbers(self, windows: pl.DataFrame) -> pl.DataFrame:
-        """Series of the rows and their numbers; new ones are added in order of their names."""
-        new = windows.select(KEYS).unique().join(self.keys, on=KEYS, how="anti").sort(KEYS)
-        if new.height:
-            self.keys = pl.concat([self.keys, new], rechunk=True)
+    def _numbers(self, windows: pl.DataFrame) -> Ints:
+        """Series of the rows; new ones are added in order of their names."""
+        keys = windows.select(KEYS)
+        series = keys.join(self._numbered, on=KEYS, how="left", maintain_order="left")["series"]
+        if series.null_count():
+            new = keys.filter(series.is_null()).unique().sort(KEYS)
+            known = pl.concat([self.keys, new], rechunk=True)
+            self._numbered = known.with_row_index("series")
             self._grow(new.height)
-        return self.keys.with_row_index("series")
+            return self._numbers(windows)
+        return series.to_numpy().astype(np.int64)
 
     def _grow(self, more: int) -> None:
         def wider(array: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -249,9 +265,9 @@ class Memory:
         self.rank_sums[at] = 0.0
         reference = self.reference()
         known = reference.ranks.shape[0]
-        inside = slice(*np.searchsorted(rows.entry_row, [of.start, of.stop]).tolist())
-        cell, count = rows.entry_cell[inside], rows.entry_count[inside].astype(np.float64)
-        series = rows.series[rows.entry_row[inside]]
+        cell, counted = rows.buckets(of)
+        count = counted.astype(np.float64)
+        series = cell // WIDTH
         old = series < known
         cell, count, series = (cell, count, series) if old.all() else (cell[old], count[old], series[old])
         bucket = cell - series * WIDTH
@@ -305,12 +321,20 @@ class Memory:
         kept = np.flatnonzero(alive)
         number = np.full(self.series, -1, np.int64)
         number[kept] = np.arange(len(kept))
-        self.keys = self.keys[kept.tolist()]
+        self._numbered = self.keys[kept.tolist()].with_row_index("series")
         self.requests, self.errors = self.requests[:, kept], self.errors[:, kept]
         self.beyond, self.rank_sums = self.beyond[:, :, kept], self.rank_sums[:, kept]
         self.first, self._open_errors = self.first[kept], self._open_errors[kept]
         self._open = self._open.reshape(-1, WIDTH)[kept].ravel()
         self._closed = [_renumbered(stretch, number, kept) for stretch in self._closed]
+
+
+def _add(totals: Counts, cells: Ints, counts: Counts) -> None:
+    """Adds counts to the cells; a pass over all cells is cheaper where there are more entries than half of them."""
+    if len(cells) > len(totals) // 2:
+        totals += np.bincount(cells, weights=counts, minlength=len(totals)).astype(np.uint32)
+    else:
+        np.add.at(totals, cells, counts)
 
 
 def _renumbered(stretch: Stretch, number: Ints, kept: Ints) -> Stretch:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from observe.detect.grid import METRIC, Fleet
-from observe.detect.memory import QUANTILES, Memory, Reference
-from observe.detect.statistics import Bools, Floats, Ints
+from observe.detect.memory import QUANTILES, Counts, Memory, Reference
+from observe.detect.statistics import Bools, Ints
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS
 
@@ -70,68 +70,77 @@ def _poisson_bound(count: Numbers, mean: Numbers) -> Numbers:
     return bound
 
 
-class _Range:
-    """Sums over the newest windows, one window further back at a time, and what the worst window holds of them."""
+class _Reach:
+    """Sums over the newest windows, and what the worst window holds of them, for every length of `Memory.scales`.
+
+    Statistics are errors, two exceedances, ranks, and what lies beyond the smallest effect of three quantiles.
+    """
 
     def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-        self.length = 0
-        self.n = np.zeros(memory.series, np.float32)
-        # Errors, two exceedances, ranks, and what lies beyond the smallest effect; [statistic, series].
-        self.sums = np.zeros((2 + memory.beyond.shape[0], memory.series), np.float32)
-        self.worst = np.zeros((2 + len(QUANTILES), memory.series), np.float32)
-
-    def extend(self, row: int) -> None:
-        memory = self._memory
-        self.length += 1
-        self.n += memory.requests[(memory.end - self.length) % memory.length]
+        rows = memory.newest_rows()
+        lengths = np.array(memory.scales)[:, None, None]
+        self.rest = 1.0 - 1.0 / lengths[:, 0]  # part of the windows that is left without the worst; [scale, 1]
+        self.n = _upto(memory.requests[(memory.end - 1 - np.arange(memory.newest)) % memory.length], memory.scales)
         counted = len(QUANTILES)
-        parts = (memory.errors[row], *memory.beyond[:counted, row], memory.rank_sums[row])
-        for number, part in enumerate(parts):
-            self.sums[number] += part
-            np.maximum(self.worst[number], part, out=self.worst[number])
-        self.sums[len(parts) :] += memory.beyond[counted:, row]
+        parts = (memory.errors[rows], *memory.beyond[:counted, rows], memory.rank_sums[rows])
+        self.sums = np.stack([_upto(part, memory.scales) for part in parts])  # [statistic, scale, series]
+        self.worst = np.stack([_most(part, memory.scales) for part in parts])
+        self.effects = np.stack([_upto(part, memory.scales) for part in memory.beyond[counted:, rows]])
+
+
+def _upto(newest: Numbers | Counts, scales: tuple[int, ...]) -> Numbers:
+    """Sums of the first `scale` rows each; [scale, series]."""
+    sums: Numbers = np.cumsum(newest, axis=0, dtype=np.float32)
+    reached: Numbers = sums[np.array(scales) - 1]
+    return reached
+
+
+def _most(newest: Numbers | Counts, scales: tuple[int, ...]) -> Numbers:
+    most: Numbers = np.maximum.accumulate(newest.astype(np.float32, copy=False), axis=0)
+    reached: Numbers = np.maximum(most[np.array(scales) - 1], 0.0)
+    return reached
 
 
 def _moved(memory: Memory, reference: Reference, known: Bools, settings: DetectSettings) -> Bools:
     """Latency or errors, over any of the lengths; [series]."""
+    reach = _Reach(memory)
+    enough = reach.n >= settings.min_requests
+    found: Bools = ~known & enough.any(axis=0)
+    found |= _slower(reach, reference, enough & known)
     series = memory.series
-    shares = _wide(reference.shares, series)
     errors, requests = _wide(reference.errors, series), np.maximum(_wide(reference.requests, series), 1.0)
-    ratio, rate = errors / requests, (errors + 1.0) / (requests + 1.0)
-    effects = np.array([0.01, 0.05, 0.50])[:, None]  # of the requests lie beyond what P99, P95 and P50 would be
-    reach, found = _Range(memory), np.zeros(series, dtype=bool)
-    for row in memory.newest_rows().tolist():  # a loop over windows
-        reach.extend(row)
-        if reach.length not in memory.scales:
-            continue
-        enough = reach.n >= settings.min_requests
-        larger = (reach.sums[2 + len(QUANTILES) :] >= 0.99 * effects * reach.n) & enough & known
-        at = np.flatnonzero(larger.any(axis=0))
-        expected = np.maximum(reach.n[at] * shares[:, at], 1e-3)
-        evident = np.concatenate([_counted(reach, slice(1, 3), expected, at), _placed(reach, at)[None]])
-        found[at] |= (larger[:, at] & evident).any(axis=0)
-        more = reach.sums[0] / np.maximum(reach.n, 1.0) - ratio >= settings.error_min_increase / 2.0
-        failing = more & (reach.sums[0] > reach.worst[0]) & enough
-        at = np.flatnonzero(failing & known)
-        found[at] |= _counted(reach, slice(0, 1), (reach.n[at] * rate[at])[None], at)[0]
-        found |= failing & ~known
-    return found | (~known & (reach.n >= settings.min_requests))
+    more = reach.sums[0] / np.maximum(reach.n, 1.0) - errors / requests >= settings.error_min_increase / 2.0
+    scale, at = np.nonzero(more & (reach.sums[0] > reach.worst[0]) & enough & known)
+    rate = (errors[at] + 1.0) / (requests[at] + 1.0)
+    found[at[_counted(reach, slice(0, 1), (reach.n[scale, at] * rate)[None], scale, at)[0]]] = True
+    return found
 
 
-def _counted(reach: _Range, which: slice, expected: Numbers, at: Ints) -> Bools:
-    """Whether counts are many, and many still without the worst window; [statistic, series]."""
-    total, worst = reach.sums[which, at], reach.worst[which, at]
-    rest = expected * (1.0 - 1.0 / reach.length)
+def _slower(reach: _Reach, reference: Reference, judged: Bools) -> Bools:
+    """Latency, with an effect and evidence in the same of the lengths; [series]."""
+    effects = np.array([0.01, 0.05, 0.50])[:, None, None]  # of the requests lie beyond what P99, P95 and P50 would be
+    larger = (reach.effects >= 0.99 * effects * reach.n) & judged
+    scale, at = np.nonzero(larger.any(axis=0))
+    expected = np.maximum(reach.n[scale, at] * _wide(reference.shares, judged.shape[1])[:, at], 1e-3)
+    evident = np.concatenate([_counted(reach, slice(1, 3), expected, scale, at), _placed(reach, scale, at)[None]])
+    found: Bools = np.zeros(judged.shape[1], dtype=bool)
+    found[at[(larger[:, scale, at] & evident).any(axis=0)]] = True
+    return found
+
+
+def _counted(reach: _Reach, which: slice, expected: Numbers, scale: Ints, at: Ints) -> Bools:
+    """Whether counts are many, and many still without the worst window; [statistic, candidate]."""
+    total, worst = reach.sums[which, scale, at], reach.worst[which, scale, at]
+    rest = expected * reach.rest[scale, 0]
     counted: Bools = (chernoff(total, expected) <= LOG_P) & (chernoff(total - worst, rest) <= LOG_REST_P)
     return counted
 
 
-def _placed(reach: _Range, at: Ints) -> Bools:
-    """Whether ranks are high, and high still without the worst window; [series]."""
+def _placed(reach: _Reach, scale: Ints, at: Ints) -> Bools:
+    """Whether ranks are high, and high still without the worst window; [candidate]."""
     rank = 1 + len(QUANTILES)
-    total, worst, n = reach.sums[rank, at], reach.worst[rank, at], reach.n[at]
-    rest = np.sqrt(n * (1.0 - 1.0 / reach.length) / 12.0)
+    total, worst, n = reach.sums[rank, scale, at], reach.worst[rank, scale, at], reach.n[scale, at]
+    rest = np.sqrt(n * reach.rest[scale, 0] / 12.0)
     placed: Bools = (total >= RANK_Z * np.sqrt(n / 12.0)) & (total - worst >= REST_Z * rest)
     return placed
 
@@ -142,23 +151,19 @@ def _traffic(memory: Memory, settings: DetectSettings) -> Bools:
     minutes = min(memory.length, memory.length - (memory.end - end)) // MINUTE
     if minutes < 2:
         return np.zeros(memory.series, dtype=bool)
-    rows = memory.rows(minutes * MINUTE, end).reshape(minutes, MINUTE)
     starts = end - minutes * MINUTE + MINUTE * np.arange(minutes)
-    whole: Bools = np.asarray(memory.live[rows_of(starts, memory)].all(axis=1))
-    least, most = np.full(memory.series, np.inf, np.float32), np.zeros(memory.series, np.float32)
-    now = _sum(memory, rows[-1])
     before = max(1, minutes - memory.newest // MINUTE)  # as many as the widest guard leaves: no fault of minutes
-    for minute in range(before):  # a loop over windows
-        if whole[minute]:
-            total = _sum(memory, rows[minute])
-            least = np.where(memory.first <= starts[minute], np.minimum(least, total), least)
-            most = np.maximum(most, total)
+    whole: Bools = np.asarray(memory.live[rows_of(starts[:before], memory)].all(axis=1))
+    totals = _minutes(memory, end, minutes)
+    past, now = totals[:before][whole], totals[-1]
+    seen = memory.first <= starts[:before][whole][:, None]
+    least = np.min(past, axis=0, initial=np.inf, where=seen)
+    most = np.max(past, axis=0, initial=0.0)
     part = SLACK * settings.traffic_min_change
-    fell: Bools = np.asarray(now < least)
-    rose: Bools = np.asarray(now > most)
+    fell, rose = now < least, now > most
     at = np.flatnonzero((fell | rose) & (most >= settings.min_requests))
     found = np.zeros(memory.series, dtype=bool)
-    usual = _usual(memory, rows[:before][whole[:before]], starts[:before][whole[:before]], at)
+    usual = _usual(past[:, at], seen[:, at])
     changed = np.where(fell[at], now[at] <= (1.0 - part) * usual, now[at] >= (1.0 + part) * usual)
     found[at] = changed & (_poisson_bound(now[at], np.maximum(usual, 1e-3)) <= LOG_P)
     return found
@@ -170,22 +175,23 @@ def rows_of(starts: Ints, memory: Memory) -> Ints:
     return position
 
 
-def _sum(memory: Memory, rows: Ints) -> Numbers:
-    total: Numbers = memory.requests[rows[0]].astype(np.float32)
-    for row in rows[1:].tolist():
-        total += memory.requests[row]
-    return total
+def _minutes(memory: Memory, end: int, minutes: int) -> Numbers:
+    """Requests of each whole minute before `end`, oldest first; [minute, series]."""
+    totals = np.zeros((minutes, memory.series), np.float32)
+    rows = memory.rows(minutes * MINUTE, end).reshape(minutes, MINUTE)
+    for window in range(MINUTE):
+        totals += memory.requests[rows[:, window]]
+    return totals
 
 
-def _usual(memory: Memory, rows: Ints, starts: Ints, series: Ints) -> Floats:
-    """Median minute of the given series since each was first seen."""
-    if not len(series) or not len(rows):
-        return np.zeros(len(series))
-    minutes = memory.requests[np.ix_(rows.ravel(), series)].reshape(len(rows), MINUTE, len(series)).sum(axis=1)
-    seen = np.where(memory.first[series] <= starts[:, None], minutes, np.nan)
-    lacking = np.isnan(seen).all(axis=0)
-    seen[0, lacking] = 0.0
-    median: Floats = np.nanmedian(seen, axis=0)
+def _usual(minutes: Numbers, seen: Bools) -> Numbers:
+    """Median minute since each series was first seen; [series]."""
+    if not minutes.size:
+        return np.zeros(minutes.shape[1])
+    ordered = np.sort(np.where(seen, minutes, np.inf), axis=0)
+    count, at = seen.sum(axis=0), np.arange(minutes.shape[1])
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(ordered) - 1)
+    median: Numbers = np.where(count > 0, (ordered[low, at] + ordered[high, at]) / 2.0, 0.0)
     return median
 
 

@@ -58,6 +58,9 @@ def detect(
 
 def _parts(windows: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Whole services, about SERIES_AT_ONCE series at a time."""
+    if windows.height <= SERIES_AT_ONCE:
+        yield windows
+        return
     sizes = windows.select(KEYS).unique().group_by("service").len().sort("service")
     part = (sizes["len"].cum_sum() - 1) // SERIES_AT_ONCE
     if part[-1] == 0:
