@@ -1,39 +1,41 @@
-"""What is committed, asked of a group whose coordinator is not there yet. The reader is a stand-in: a real broker is
-without a coordinator for moments only."""
+"""Questions to brokers that start or hand something over. What answers is a stand-in: a real broker is in such a state
+for moments only."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from observe.stream.kafka import admin
 
 
-class Reader:
+class Broker:
+    """Fails with one code after another, then says how far it is."""
+
     def __init__(self, *codes: int) -> None:
         self.codes = list(codes)
 
-    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+    def asked(self) -> int:
         if self.codes:
             raise KafkaException(KafkaError(self.codes.pop(0)))
-        return partitions
+        return 7
 
 
-def asked(reader: Any) -> list[TopicPartition]:
-    return admin.KafkaAdmin._asked([TopicPartition("otlp_spans", 0, 7)], reader)
-
-
-def test_a_coordinator_that_moves_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaders_and_coordinators_that_change_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "RETRY_S", 0.0)
-    reader = Reader(KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
-    assert [p.offset for p in asked(reader)] == [7]
-    assert reader.codes == []
+    broker = Broker(KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.FENCED_LEADER_EPOCH)
+    assert admin.patiently(broker.asked) == 7
+    assert broker.codes == []
 
 
 def test_other_errors_are_told_at_once() -> None:
-    reader = Reader(KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.NOT_COORDINATOR)
+    broker = Broker(KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.NOT_COORDINATOR)
     with pytest.raises(KafkaException):
-        asked(reader)
-    assert len(reader.codes) == 1
+        admin.patiently(broker.asked)
+    assert len(broker.codes) == 1
+
+
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "ASK_S", -1.0)
+    with pytest.raises(KafkaException):
+        admin.patiently(Broker(KafkaError.FENCED_LEADER_EPOCH).asked)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import confluent_kafka.admin
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -20,14 +20,20 @@ from observe.stream.otlp import items_of
 from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState
 
 kafka: Any = confluent_kafka.admin  # its types are incomplete
+T = TypeVar("T")
 
 ASK_S = 10.0
 RETRY_S = 0.2
-NO_COORDINATOR = (
+CHANGING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 )
+"""Answers while brokers start, or hand a partition or a group over: who is asked again is told who leads now."""
 ALL_TOPICS = (*TOPICS.values(), DEAD_LETTERS)
 REMEMBERED = 1000  # records that are counted already and kept, per partition
 DEAD_LETTER_HOURS = 14 * 24.0  # people look at them later than machines look at the rest
@@ -148,31 +154,24 @@ class KafkaAdmin:
     def _committed(self, group: str, keys: Sequence[Key]) -> dict[Key, int]:
         reader = config.connect(Consumer, config.consumer(self._brokers, self._settings, group))
         try:
-            answers = self._asked([TopicPartition(*key) for key in keys], reader) if keys else []
+            asked = [TopicPartition(*key) for key in keys]
+            answers = patiently(lambda: reader.committed(asked, timeout=ASK_S)) if keys else []
         except KafkaException as error:
             raise config.unavailable(f"cannot read what {group} has committed", error) from error
         finally:
             reader.close()
         return {(a.topic, a.partition): a.offset for a in answers if a.error is None and a.offset >= 0}
 
-    @staticmethod
-    def _asked(partitions: list[TopicPartition], reader: Consumer) -> list[TopicPartition]:
-        """What is committed. A group's coordinator is found anew while brokers start or change."""
-        deadline = time.monotonic() + ASK_S
-        while True:
-            try:
-                return list(reader.committed(partitions, timeout=ASK_S))
-            except KafkaException as error:
-                if error.args[0].code() not in NO_COORDINATOR or time.monotonic() > deadline:
-                    raise
-            time.sleep(RETRY_S)
-
     def _offsets(self, keys: Sequence[Key], spec: Any) -> dict[Key, int]:
         if not keys:
             return {}
-        asked = self._admin.list_offsets({TopicPartition(*key): spec for key in keys}, request_timeout=ASK_S)
-        try:
+
+        def ask() -> dict[Key, int]:
+            asked = self._admin.list_offsets({TopicPartition(*key): spec for key in keys}, request_timeout=ASK_S)
             return {(tp.topic, tp.partition): future.result(ASK_S + 1).offset for tp, future in asked.items()}
+
+        try:
+            return patiently(ask)
         except KafkaException as error:
             raise config.unavailable("cannot read offsets", error) from error
 
@@ -198,3 +197,15 @@ class KafkaAdmin:
             key = (record.topic, record.partition)
             self._counted[key].append((record.offset, items))
             self._read_to[key] = record.offset + 1
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """The answer, once leaders and coordinators are settled; raises KafkaException where they are not in `ASK_S`."""
+    deadline = time.monotonic() + ASK_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in CHANGING or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_S)
