@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion
+from observe.frames import AttributeQuestion, Question, no_answer
 from observe.interfaces import Store
 
 log = logging.getLogger(__name__)
@@ -18,36 +18,41 @@ PAUSE_S = 60.0
 REMEMBERED = 64
 """Questions stay the same while an incident goes on, look after look."""
 
-Answers = dict[AttributeQuestion, pl.DataFrame]
+Answers = dict[Question, pl.DataFrame]
 
 
 class Asking:
-    """Asks a store about attributes, each question once. A question that fails is answered with no rows: what it
-    could add is not worth the alert."""
+    """Asks a store about attributes and traces, each question once. A question that fails is answered with no rows:
+    what it could add is not worth the alert."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: Answers = {}
         self._again_s = 0.0
 
-    def __call__(self, noted: Answers) -> Callable[[AttributeQuestion], pl.DataFrame]:
+    def __call__(self, noted: Answers) -> Callable[[Question], pl.DataFrame]:
         """A function that answers, and writes every answer to `noted`."""
 
-        def ask(question: AttributeQuestion) -> pl.DataFrame:
+        def ask(question: Question) -> pl.DataFrame:
             noted[question] = self._answer(question)
             return noted[question]
 
         return ask
 
-    def _answer(self, question: AttributeQuestion) -> pl.DataFrame:
+    def _answer(self, question: Question) -> pl.DataFrame:
         if question not in self._known:
             if time.monotonic() < self._again_s:
-                return pl.DataFrame(schema=ATTRIBUTE_COUNTS)
+                return no_answer(question)
             try:
-                found = self._store.attributes(question)
+                found = self._asked(question)
             except Exception as error:  # whatever it is: a slow or failing count is no reason to miss an incident
-                log.warning("attributes of %s %s: %s", question.service, question.operation, error)
+                log.warning("%s of %s: %s", type(question).__name__, question.service, error)
                 self._again_s = time.monotonic() + PAUSE_S
-                return pl.DataFrame(schema=ATTRIBUTE_COUNTS)
+                return no_answer(question)
             self._known = dict([*self._known.items(), (question, found)][-REMEMBERED:])
         return self._known[question]
+
+    def _asked(self, question: Question) -> pl.DataFrame:
+        if isinstance(question, AttributeQuestion):
+            return self._store.attributes(question)
+        return self._store.sampled(question)

@@ -102,6 +102,42 @@ class AttributeQuestion:
     requests: int
 
 
+SPAN_SAMPLE: dict[str, pl.DataType] = {
+    "period": pl.Int8(),  # 0: of a trace that was in the service before, 1: after
+    "trace_id": pl.UInt64(),
+    "span_id": pl.UInt64(),
+    "parent_span_id": pl.UInt64(),  # 0 for a root
+    "service": pl.String(),
+    "operation": pl.String(),
+    "start_us": pl.Int64(),
+    "duration_us": pl.Int64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TraceQuestion:
+    """Whole traces through one service ("" for any), as many of before as of after; answered with SPAN_SAMPLE.
+
+    Times are window starts; `requests` is how many there are to sample from in the longer of both periods.
+    """
+
+    service: str
+    before_from_ns: int
+    before_to_ns: int
+    after_from_ns: int
+    after_to_ns: int
+    requests: int
+
+
+Question = AttributeQuestion | TraceQuestion
+"""What a look may ask the store beside its frames."""
+
+
+def no_answer(question: Question) -> pl.DataFrame:
+    """No rows, in the columns of an answer."""
+    return pl.DataFrame(schema=ATTRIBUTE_COUNTS if isinstance(question, AttributeQuestion) else SPAN_SAMPLE)
+
+
 # Spans that name a model or count tokens, by half octaves of both: bucket i covers (2^((i-1)/2), 2^(i/2)] tokens, -1 is
 # unknown. Their requests are part of those in SERVICE_WINDOWS.
 TOKEN_WINDOWS: dict[str, pl.DataType] = {

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import polars as pl
 
-from observe.frames import AttributeQuestion, Frames
+from observe.frames import AttributeQuestion, Frames, TraceQuestion
 from observe.types import Alert, Batch, BatchLimits, Digest, Incident, Json, PartitionState, Silence
 
 
@@ -126,6 +126,10 @@ class Store(Protocol):
 
     def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:
         """ATTRIBUTE_COUNTS of a bounded sample of traces."""
+        ...
+
+    def sampled(self, question: TraceQuestion, /) -> pl.DataFrame:
+        """SPAN_SAMPLE of a bounded number of whole traces; the same ones for the same question and data."""
         ...
 
     def of_service(self, service: str, from_ns: int, to_ns: int, /) -> Frames:

@@ -16,7 +16,7 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from observe.errors import BadRecord
-from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion, Frames
+from observe.frames import Frames, Question, no_answer
 from observe.settings import Settings
 from observe.types import WINDOW_NS, Incident, Json, State
 from observe.wire import incident_json
@@ -28,7 +28,7 @@ DOUBLING_FROM_NS = 60_000_000_000
 COMPARED_NS = 130 * WINDOW_NS
 """Twenty minutes before an onset, and what is left out next to it."""
 
-_QUESTIONS = TypeAdapter(tuple[AttributeQuestion, ...])
+_QUESTIONS = TypeAdapter(tuple[Question, ...])
 _INCIDENTS = TypeAdapter(tuple[Incident, ...])
 _SECTIONS = {"detect", "slo", "canary", "diagnose", "alert"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
@@ -42,12 +42,12 @@ class Look:
     known: tuple[Incident, ...]
     frames: Frames
     settings: Settings
-    answers: Mapping[AttributeQuestion, pl.DataFrame] = field(default_factory=dict)  # ATTRIBUTE_COUNTS
+    answers: Mapping[Question, pl.DataFrame] = field(default_factory=dict)
 
-    def answer(self, question: AttributeQuestion) -> pl.DataFrame:
+    def answer(self, question: Question) -> pl.DataFrame:
         """What was answered then; no rows for what was not asked."""
         found = self.answers.get(question)
-        return pl.DataFrame(schema=ATTRIBUTE_COUNTS) if found is None else found
+        return no_answer(question) if found is None else found
 
 
 def pack(look: Look) -> bytes:

@@ -23,12 +23,12 @@ from scipy import stats
 
 from observe.diagnose.graph import ENTRY_KINDS
 from observe.diagnose.levels import Periods, periods
-from observe.frames import BUCKETS_PER_OCTAVE, AttributeQuestion, Frames
+from observe.frames import BUCKETS_PER_OCTAVE, AttributeQuestion, Frames, Question
 from observe.types import WINDOW_NS, CauseKind, Diagnosis, Evidence, Numbers, Shift
 from observe.wire import API_PREFIX, rfc3339
 
 Floats = NDArray[np.float64]
-Ask = Callable[[AttributeQuestion], pl.DataFrame]
+Ask = Callable[[Question], pl.DataFrame]
 
 COVER = 0.75
 """Part of the bad requests that must have the value."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 import numpy as np
@@ -18,6 +18,7 @@ import polars as pl
 from observe.diagnose.compare import Question, compare
 from observe.diagnose.levels import GUARD_NS, Periods
 from observe.diagnose.offline import Case, Ranked, rank
+from observe.diagnose.offline.case import SPAN_COLUMNS
 from observe.diagnose.offline.names import kind_of
 from observe.diagnose.resources import findings
 from observe.frames import Frames
@@ -62,17 +63,17 @@ def symptoms(gauges: Sequence[Shift]) -> list[Shift]:
 
 
 def diagnose_metrics(
-    shifts: Sequence[Shift], frames: Frames, now_ns: int, settings: DiagnoseSettings
+    shifts: Sequence[Shift], frames: Frames, now_ns: int, settings: DiagnoseSettings, anywhere: bool = False
 ) -> Diagnosis | None:
-    """What explains the shifts; None where no metric reaches back before them."""
+    """What explains the shifts; None where no metric reaches back before them. `anywhere`: only their time counts."""
     onset_ns = min(s.onset_ns for s in shifts) // WINDOW_NS * WINDOW_NS
-    series = _series(frames)
+    series = recorded_series(frames)
     when = _periods(series, onset_ns, now_ns)
     if when is None:
         return None
     graph = known_graph(frames, settings)
-    noticed = _noticed(shifts, graph)
-    ranked = rank(_case(series, graph, noticed, onset_ns))
+    noticed = replace(shifts[0], service="", measure="") if anywhere else _noticed(shifts, graph)
+    ranked = rank(recorded_case(series, graph, noticed, onset_ns))
     court = _Court(frames, when, series, graph, noticed)
     named = [court.cause(ranked, i) for i in range(min(settings.max_causes, len(ranked.services)))]
     named = [c for c in named if c.score > 0]
@@ -81,7 +82,8 @@ def diagnose_metrics(
         why = Evidence(
             "unknown", f"the best explanation reaches a confidence of {best:.2f} only", (("confidence", best),)
         )
-        unknown = Cause(0, CauseKind.UNKNOWN, noticed.service, "", best, 0.0, (noticed.service,), (why,))
+        where = noticed.service or (named[0].service if named else shifts[0].service)
+        unknown = Cause(0, CauseKind.UNKNOWN, where, "", best, 0.0, (where,), (why,))
         named = [unknown, *named[: settings.max_causes - 1]]
     causes = tuple(
         Cause(i + 1, c.kind, c.service, c.resource, c.score, c.share, c.path, c.evidence) for i, c in enumerate(named)
@@ -104,7 +106,7 @@ def known_graph(frames: Frames, settings: DiagnoseSettings) -> nx.DiGraph:
     return graph
 
 
-def _series(frames: Frames) -> pl.DataFrame:
+def recorded_series(frames: Frames) -> pl.DataFrame:
     """window_start_ns, service, series (name and place in one text), value, metric, hw_id, host, instance, labels."""
     place = [pl.col(name) for name in ("metric", "hw_id", "host", "instance", "labels")]
     parts = [pl.when(c != "").then(pl.format(f"{c.meta.output_name()}={{}}", c)) for c in place[1:4]]
@@ -147,8 +149,10 @@ def _periods(series: pl.DataFrame, onset_ns: int, now_ns: int) -> Periods | None
     return Periods(int(starts.min()), onset_ns - GUARD_NS, onset_ns, end_ns) if end_ns > onset_ns else None
 
 
-def _case(series: pl.DataFrame, graph: nx.DiGraph, noticed: Shift, onset_ns: int) -> Case:
-    """The recorded case of these windows, on steps as long as its series come."""
+def recorded_case(
+    series: pl.DataFrame, graph: nx.DiGraph, noticed: Shift, onset_ns: int, sample: pl.DataFrame | None = None
+) -> Case:
+    """The recorded case of these windows, on steps as long as its series come; `sample` is SPAN_SAMPLE."""
     step_ns = _step_ns(series)
     at = (pl.col("window_start_ns") - onset_ns).floordiv(step_ns) * step_ns + onset_ns
     metrics = (
@@ -159,7 +163,17 @@ def _case(series: pl.DataFrame, graph: nx.DiGraph, noticed: Shift, onset_ns: int
     edges = pl.DataFrame(list(graph.edges), schema={"caller": pl.String, "callee": pl.String}, orient="row")
     named = series.filter((pl.col("service") == noticed.service) & (pl.col("metric") == noticed.measure))["series"]
     metric = str(named[0]) if len(named) else noticed.operation if noticed.measure.startswith("latency_") else ""
-    return Case(onset_ns / 1e9, metrics, graph=edges, symptom_service=noticed.service, symptom_metric=metric)
+    before, after = spans_of(sample)
+    return Case(onset_ns / 1e9, metrics, before, after, edges, noticed.service, metric)
+
+
+def spans_of(sample: pl.DataFrame | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """SPAN_SAMPLE as the spans of a recorded case: before, after."""
+    if sample is None:
+        nothing = pl.DataFrame(schema=SPAN_COLUMNS)
+        return nothing, nothing
+    before, after = (sample.filter(pl.col("period") == period).drop("period") for period in (0, 1))
+    return before, after
 
 
 def _step_ns(series: pl.DataFrame) -> int:
@@ -184,6 +198,27 @@ def _noticed(shifts: Sequence[Shift], graph: nx.DiGraph) -> Shift:
     return min(shifts, key=lambda s: (below(s.service), s.p_value, s.onset_ns, s.service, s.measure))
 
 
+def ranked_metric(frames: Frames, when: Periods, recorded: pl.DataFrame, service: str, series: str) -> Evidence | None:
+    """The series that moved most clearly, before and after."""
+    rows = recorded.filter((pl.col("service") == service) & (pl.col("series") == series))
+    if not rows.height:
+        return None
+    name, hw_id, host, instance, labels = rows.select("metric", "hw_id", "host", "instance", "labels").row(0)
+    if name:
+        asked = Question("metric", when, service, metric=name, hw_id=hw_id, host=host, instance=instance, labels=labels)
+        numbers, query = dict(compare(frames, asked)), asked.query
+    else:
+        marked = rows.with_columns(when.mark())
+        levels = (marked.filter(pl.col("period") == p)["value"].to_numpy() for p in (0, 1))
+        numbers = {n: float(v.mean()) for n, v in zip(("before", "after"), levels, strict=True) if len(v)}
+        query = ""
+    if not {"before", "after"} <= numbers.keys() or not np.isfinite(list(numbers.values())).all():
+        return None
+    verb = "rose" if numbers["after"] >= numbers["before"] else "fell"
+    text = f"{series} of {service} {verb} from {numbers['before']:.4g} to {numbers['after']:.4g}"
+    return Evidence("metrics", text, tuple(numbers.items()), query)
+
+
 @dataclass(frozen=True, slots=True)
 class _Court:
     frames: Frames
@@ -194,7 +229,8 @@ class _Court:
 
     def cause(self, ranked: Ranked, at: int) -> Cause:
         service, score = ranked.services[at], float(ranked.score[at])
-        said = [e for e in (self._metric(service, ranked.metric[at]),) if e is not None]
+        metric = ranked_metric(self.frames, self.when, self.series, service, ranked.metric[at])
+        said = [] if metric is None else [metric]
         said += [
             Evidence("metrics", f"{_SAYS[kind]}: {values[at]:.2f} of 1", ((kind, float(values[at])),))
             for kind, values in sorted(ranked.evidence.items(), key=lambda item: -item[1][at])
@@ -215,28 +251,6 @@ class _Court:
             if device.hw_id and device.strength >= DEVICE:
                 kind, resource = CauseKind.GPU, device.hw_id
         return Cause(at + 1, kind, service, resource, round(score, 4), 0.0, self._path(service), tuple(said))
-
-    def _metric(self, service: str, series: str) -> Evidence | None:
-        """The series that moved most clearly, before and after."""
-        rows = self.series.filter((pl.col("service") == service) & (pl.col("series") == series))
-        if not rows.height:
-            return None
-        name, hw_id, host, instance, labels = rows.select("metric", "hw_id", "host", "instance", "labels").row(0)
-        if name:
-            asked = Question(
-                "metric", self.when, service, metric=name, hw_id=hw_id, host=host, instance=instance, labels=labels
-            )
-            numbers, query = dict(compare(self.frames, asked)), asked.query
-        else:
-            marked = rows.with_columns(self.when.mark())
-            levels = (marked.filter(pl.col("period") == p)["value"].to_numpy() for p in (0, 1))
-            numbers = {n: float(v.mean()) for n, v in zip(("before", "after"), levels, strict=True) if len(v)}
-            query = ""
-        if not {"before", "after"} <= numbers.keys() or not np.isfinite(list(numbers.values())).all():
-            return None
-        verb = "rose" if numbers["after"] >= numbers["before"] else "fell"
-        text = f"{series} of {service} {verb} from {numbers['before']:.4g} to {numbers['after']:.4g}"
-        return Evidence("metrics", text, tuple(numbers.items()), query)
 
     def _path(self, service: str) -> tuple[str, ...]:
         if service == self.noticed.service:

@@ -10,7 +10,7 @@ import orjson
 import polars as pl
 
 from observe.errors import Unavailable
-from observe.frames import AttributeQuestion, Frames
+from observe.frames import AttributeQuestion, Frames, TraceQuestion
 from observe.settings import RetentionSettings
 from observe.store import (
     attributes,
@@ -22,6 +22,7 @@ from observe.store import (
     looks,
     migrate,
     otlp,
+    samples,
     silences,
     windows,
 )
@@ -118,6 +119,9 @@ class ClickHouseStore:
 
     def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:
         return attributes.count(self, question)
+
+    def sampled(self, question: TraceQuestion, /) -> pl.DataFrame:
+        return samples.sampled(self, question)
 
     def of_service(self, service: str, from_ns: int, to_ns: int, /) -> Frames:
         return compare.of_service(self, service, from_ns, to_ns)

@@ -7,6 +7,9 @@ raises the chance that nothing follows a certain child. Whatever callees do less
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -25,16 +28,57 @@ INSIDE = 0.4
 """The same where the call is made by an inner function of the caller."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where requests end early, and how often: of `service`'s `operation`, after a child (or before any)."""
+
+    service: str
+    operation: str
+    child_service: str
+    child_operation: str
+    before: float  # part of those that came so far
+    after: float
+    requests: int  # of after
+    blame: float  # 0..1, of the service that is asked about
+
+    @property
+    def text(self) -> str:
+        child = f"after {self.child_service} {self.child_operation}" if self.child_operation else "before any call"
+        return (
+            f"{self.service} {self.operation} goes no further {child} in {self.after:.0%} of {self.requests} sampled"
+            f" requests, {self.before:.0%} before"
+        )
+
+
 def stops(before: pl.DataFrame, after: pl.DataFrame, names: NDArray[np.str_]) -> Floats:
     """0..1 per service: how certainly requests stop early because of it."""
+    blame = np.zeros(len(names))
+    for where, rows in _blamed(before, after):
+        rows = rows.filter(pl.col(where).is_in(names.tolist()))
+        at = np.searchsorted(names, rows[where].to_numpy().astype(np.str_))
+        np.maximum.at(blame, at, rows["blame"].to_numpy())
+    return blame
+
+
+def explained_stops(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Stop]:
+    """For each service that is to blame for such stops the clearest of them."""
+    found: dict[str, Stop] = {}
+    columns = ["service", "operation", "child_service", "child_operation", "usual", "now", "n_after", "blame"]
+    for where, rows in _blamed(before, after):
+        for name, *site in rows.filter(pl.col("blame") > 0).select(pl.col(where).alias("name"), *columns).iter_rows():
+            stop = Stop(*site)
+            if name and (name not in found or stop.blame > found[name].blame):
+                found[name] = stop
+    return found
+
+
+def _blamed(before: pl.DataFrame, after: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The column that names a service, and sites with their part of its `blame`: callers, then whom they called."""
     sites = _risen(_ends(before), _ends(after))
     sites = _deepest(sites.join(_targets(before, after), on=CHILD, how="left", maintain_order="left"))
-    blame = np.zeros(len(names))
+    sites = sites.with_columns(usual=pl.col("ends") / pl.col("n"), now=pl.col("ends_after") / pl.col("n_after"))
     for where, part in (("service", 1 - pl.col("passed")), ("target", pl.col("passed"))):
-        rows = sites.filter(pl.col(where).is_in(names.tolist()))
-        at = np.searchsorted(names, rows[where].to_numpy().astype(np.str_))
-        np.maximum.at(blame, at, rows.select(pl.col("sure") * part).to_series().to_numpy())
-    return blame
+        yield where, sites.with_columns(blame=pl.col("sure") * part).filter(pl.col("blame").is_not_null())
 
 
 def _ends(tree: pl.DataFrame) -> pl.DataFrame:
