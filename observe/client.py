@@ -168,6 +168,11 @@ class Client:
         question = {"service": service, "baseline": baseline, "candidate": candidate}
         return self._get("canary", question | _range(from_ns, to_ns))
 
+    def diagnosis(self, at_ns: int, service: str = "", to_ns: int | None = None) -> Json:
+        """What changed at a moment, and why; in the form of an incident."""
+        question = {"at": _time(at_ns), "service": service, "to": _time(to_ns)}
+        return self._get("diagnosis", question)
+
     def backtest(
         self, from_ns: int, to_ns: int, labels: Sequence[Json] = (), settings: Mapping[str, Any] | None = None
     ) -> Json:

@@ -86,6 +86,8 @@ def sections(incident: Incident, looked_ns: int | None = None) -> list[Section]:
     """What all forms say, in order; empty sections are left out. What has no question of its own is answered by the
     replay of the look, where that is kept."""
     whole = f"{API_PREFIX}/incidents/{incident.id}" + ("" if looked_ns is None else "/replay")
+    if incident.version == 0:  # nobody was told of it: somebody asked, and its id is the question
+        whole = f"{API_PREFIX}/diagnosis?{incident.id}"
     found = [
         *(Section(_cause_heading(cause), _cause_lines(cause, whole)) for cause in incident.causes[:1]),
         Section("What changed", _changes(incident, whole)),
@@ -130,6 +132,8 @@ def amount(value: float, unit: str) -> str:
 
 
 def _status(incident: Incident, looked_ns: int | None) -> str:
+    if incident.version == 0:
+        return f"asked for; {_moment(incident.onset_ns)} to {_moment(incident.last_seen_ns)}, compared with before"
     until = "" if incident.resolved_ns is None else f", resolved {_moment(incident.resolved_ns)}"
     looked = "" if looked_ns is None else f"; diagnosed {_moment(looked_ns)}"
     return f"{incident.severity.value}, {incident.state.value}; since {_moment(incident.onset_ns)}{until}{looked}"

@@ -15,16 +15,20 @@ from observe.asking import Asking
 from observe.backtest import Label, report
 from observe.detect.canary import Comparison, compare
 from observe.detect.slo import Status, services, status
+from observe.diagnose.asked import Asked, asked
+from observe.diagnose.attributes import with_attributes
 from observe.errors import BadRecord, Misconfigured
 from observe.frames import Frames
 from observe.interfaces import Store
 from observe.settings import Settings, changed
 from observe.telemetry import SLO_BUDGET, SLO_BURN
-from observe.types import WINDOW_NS, Json
+from observe.types import WINDOW_NS, CauseKind, Diagnosis, Incident, Json, Severity, State
 from observe.verdict import horizon_ns
-from observe.wire import rfc3339
+from observe.wire import incident_json, rfc3339
 
 DAY_NS = 86_400 * 10**9
+ASKED_BACK_NS = 3_600 * 10**9
+"""What is compared with the moment that somebody asks about; exporters that send every minute need as much."""
 FRESH_S = 20.0
 """Budgets are counted again after this long: everybody who asks meanwhile gets the same answer."""
 TRIED = ("detect.", "diagnose.", "alert.", "slo.", "canary.")
@@ -79,6 +83,19 @@ class Judging:
         result = compare(frames, service, baseline, candidate, self._settings.detect, self._settings.canary)
         return comparison_json(result, from_ns, to_ns)
 
+    def asked(self, at_ns: int, service: str, until_ns: int) -> Json:
+        """What explains the change at `at_ns`, by what was there until `until_ns`. Raises BadRecord where nothing is
+        stored of before or after."""
+        settings, question = self._settings, Asked(at_ns, service)
+        frames = self._store.frames(at_ns - ASKED_BACK_NS, until_ns)
+        ask = Asking(self._store)({}) if settings.diagnose.attributes else None
+        found = asked(question, frames, until_ns, settings.diagnose, ask)
+        if found is None:
+            where = f"of {service!r} " if service else ""
+            raise BadRecord(f"at: nothing {where}is stored of both before and after {rfc3339(at_ns)}")
+        found = found if ask is None else with_attributes([found], frames, until_ns, ask)[0]
+        return incident_json(asked_incident(question, found, until_ns))
+
     def backtest(
         self,
         from_ns: int,
@@ -107,6 +124,32 @@ class Judging:
             return changed(self._settings, values)
         except Misconfigured as error:
             raise BadRecord(f"settings: {error}") from error
+
+
+def asked_incident(question: Asked, found: Diagnosis, until_ns: int) -> Incident:
+    """The answer in the form of an incident that nobody was told of: version 0, and its id is the question."""
+    at = rfc3339(question.at_ns)
+    first = found.causes[0] if found.causes else None
+    known = first is not None and first.kind is not CauseKind.UNKNOWN
+    where = question.service or (found.symptoms[0].service if found.symptoms else "")
+    cause = f"{first.service}{f' {first.resource}' if first.resource else ''}" if first and known else "unknown cause"
+    return Incident(
+        id="&".join(
+            [f"at={at}", *([f"service={question.service}"] if question.service else []), f"to={rfc3339(until_ns)}"]
+        ),
+        version=0,
+        state=State.RESOLVED,
+        severity=Severity.INFO,
+        title=f"asked: {where + ' ' if where else ''}at {at[:19].replace('T', ' ')} UTC: {cause}",
+        onset_ns=question.at_ns,
+        opened_ns=question.at_ns,
+        last_seen_ns=until_ns,
+        resolved_ns=until_ns,
+        symptoms=found.symptoms,
+        causes=found.causes,
+        ruled_out=found.ruled_out,
+        impact=found.impact,
+    )
 
 
 def slo_json(one: Status) -> Json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import APIRouter, Body, Query
 
 from observe.api import models
-from observe.api.parameters import MAX_ROWS_RANGE_S, BacktestBody, CanaryQuery, Range
+from observe.api.parameters import MAX_ROWS_RANGE_S, BacktestBody, CanaryQuery, DiagnosisQuery, Range
 from observe.backtest import Label
 from observe.errors import Unavailable
 from observe.types import Json
@@ -22,15 +22,17 @@ class Judging(Protocol):
 
     def canary(self, service: str, baseline: str, candidate: str, from_ns: int, to_ns: int, /) -> Json: ...
 
+    def asked(self, at_ns: int, service: str, until_ns: int, /) -> Json: ...
+
     def backtest(
         self, from_ns: int, to_ns: int, labels: Sequence[Label], values: Mapping[str, Any] | None, /
     ) -> Json: ...
 
 
 def router(judging: Judging, clock: Callable[[], int]) -> APIRouter:
-    """`slos`, `canary`, `backtest`."""
+    """`slos`, `canary`, `diagnosis`, `backtest`."""
     routes = APIRouter(tags=["judging"])
-    testing = threading.Lock()
+    testing, asking = threading.Lock(), threading.Lock()  # each holds an hour of windows in memory
 
     @routes.get("/slos", response_model=models.Slos)
     def slos() -> Json:
@@ -42,6 +44,18 @@ def router(judging: Judging, clock: Callable[[], int]) -> APIRouter:
         """Two versions of a service, compared within operations, minutes and tokens: promote, hold or roll back."""
         bounds = query.settled(clock())
         return judging.canary(query.service, query.baseline, query.candidate, *bounds)
+
+    @routes.get("/diagnosis", response_model=models.IncidentItem)
+    def diagnosis(query: Annotated[DiagnosisQuery, Query()]) -> Json:
+        """What changed at a moment that you name, and why, whether or not anything fired then. The answer has the form
+        of an incident of version 0."""
+        until_ns = query.until(clock())
+        if not asking.acquire(timeout=WAIT_S):
+            raise Unavailable("other questions are under way", retry_after_s=10.0)
+        try:
+            return judging.asked(query.at, query.service, until_ns)
+        finally:
+            asking.release()
 
     @routes.post("/backtest", response_model=models.Backtest)
     def backtest(body: Annotated[BacktestBody, Body()]) -> Json:

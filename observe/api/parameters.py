@@ -191,6 +191,22 @@ class SilenceBody(Parameters):
     ends_at: Time
 
 
+class DiagnosisQuery(Parameters):
+    at: Time = Field(description="when it began")
+    service: Text = Field("", description="where it was noticed; default: where users come in")
+    to: Time | None = Field(None, description="what came later does not count; default: ten minutes after `at`")
+
+    def until(self, now_ns: int) -> int:
+        """End of what is compared, on whole windows whose spans have come. Raises BadRecord where none is left."""
+        asked_ns = self.at + 600 * SECOND_NS if self.to is None else self.to
+        until_ns = min(asked_ns, now_ns - SETTLE_NS) // WINDOW_NS * WINDOW_NS
+        if until_ns <= self.at:
+            raise BadRecord("at: must be before `to`, and long enough ago for a window of ten seconds to have come")
+        if until_ns - self.at > MAX_WINDOWS_RANGE_S * SECOND_NS:
+            raise BadRecord(f"to: at most {MAX_WINDOWS_RANGE_S / 3600:g} h after `at` is allowed")
+        return until_ns
+
+
 class CanaryQuery(Range):
     service: Text
     baseline: Text = Field(description="service.version of the old one")

@@ -41,14 +41,17 @@ def diagnose(
 ) -> Json:
     """Ranks the services of the cases in a folder: all, or those whose names match one of the shell patterns `chosen`.
 
-    `pipeline`: cases with traces only, through store, windows, detection and the live diagnosis; what is not named
-    by an incident is not ranked. Raises Misconfigured where no case is left."""
+    `pipeline`: through store, windows, detection and the live diagnosis; what is not named by an incident is not
+    ranked. Raises Misconfigured where no case is left."""
     given = [one for one in cases(folder) if not chosen or any(fnmatchcase(one.name, name) for name in chosen)]
-    some = list(whole.with_traces(given)) if pipeline else given
-    if not some and (chosen or pipeline):
-        raise Misconfigured(f"--data {folder}: no such case" + (" with spans" if pipeline else ""))
-    result = scored(folder.name, some, progress, whole.ranked if pipeline else _offline)
-    return result | ({"mode": "pipeline", "without_spans": len(given) - len(some)} if pipeline else {})
+    if not given and chosen:
+        raise Misconfigured(f"--data {folder}: no such case")
+    if not pipeline:
+        return scored(folder.name, given, progress)
+    with whole.Pipeline() as ranker:
+        result = scored(folder.name, given, progress, ranker)
+    spanless = sum(one.case.spans_after.is_empty() or one.case.spans_before.is_empty() for one in given)
+    return result | {"mode": "pipeline", "without_spans": spanless}
 
 
 def scored(
@@ -70,10 +73,13 @@ def scored(
             continue
         faults.append(labelled.fault)
         places["observe"].append(_place(entry["ranked"], labelled.truth))
+        if "asked" in entry:
+            places.setdefault("asked", []).append(_place(entry["asked"], labelled.truth))
         places["largest_shift"].append(_place(largest_shift(labelled.case), labelled.truth))
         places["random"].append(services)
     methods = {
         "observe": _hits(places["observe"]),
+        **({"asked": _hits(places["asked"])} if "asked" in places else {}),
         "largest_shift": _hits(places["largest_shift"]),
         "random": _by_chance(places["random"]),
     }
@@ -184,6 +190,7 @@ def text(result: Json) -> str:
     """The result as lines for people."""
     lines = [
         f"{entry['case']:60} {entry['fault']:18} {entry['place'] or '-':>3}  {', '.join(entry['ranked'][:3])}"
+        + (f"  | asked: {', '.join(entry['asked'][:3])}" if "asked" in entry else "")
         for entry in result["cases"]
     ]
     for method, scores in result["scores"].items():

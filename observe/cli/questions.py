@@ -68,21 +68,46 @@ def incidents(api: str, state: str | None, as_json: bool) -> int:
 
 @cli.command()
 @api_option
-@click.argument("incident_id", metavar="ID")
+@click.argument("incident_id", metavar="[ID]", required=False)
+@click.option("--at", "at", metavar="T", help="instead of ID: what happened then, RFC 3339 or Unix seconds")
+@click.option("--service", default="", metavar="NAME", help="with --at: where it was noticed")
+@click.option("--to", "to", metavar="T", help="with --at: what came later does not count; default 10 min after --at")
 @click.option("--format", "format_", type=click.Choice(["text", "markdown", "html", "json"]), default="text")
 @click.option("--json", "as_json", is_flag=True, help="the same as --format json")
 @click.option("--replay", "again", is_flag=True, help="make the diagnosis again from its inputs; 1 where it differs")
 @click.option("--inputs", type=click.Path(path_type=Path), metavar="FILE", help="save what it was made from, a zip")
-def explain(api: str, incident_id: str, format_: str, as_json: bool, again: bool, inputs: Path | None) -> int:
-    """One incident: what broke, since when, how sure, who suffers, and the evidence."""
+def explain(
+    api: str,
+    incident_id: str | None,
+    at: str | None,
+    service: str,
+    to: str | None,
+    format_: str,
+    as_json: bool,
+    again: bool,
+    inputs: Path | None,
+) -> int:
+    """One incident, or a moment: what broke, since when, how sure, who suffers, and the evidence."""
+    if (incident_id is None) == (at is None):
+        raise click.UsageError("ID or --at is needed, and not both")
+    if at is None and (service or to):
+        raise click.UsageError("--service and --to go with --at")
+    if at is not None and (again or inputs is not None):
+        raise click.UsageError("--replay and --inputs go with ID")
     with client(api) as asked:
+        if incident_id is None:
+            to_ns = None if to is None else time_of(to, "--to")
+            return _shown(asked.diagnosis(time_of(str(at), "--at"), service, to_ns), api, format_, as_json)
         if inputs is not None:
             inputs.write_bytes(asked.inputs(incident_id))
             click.echo(f"{inputs}: what {incident_id} was diagnosed from", err=True)
             return 0
         if again:
             return _replayed(asked.replay_of(incident_id), as_json or format_ == "json")
-        body = asked.explained(incident_id)
+        return _shown(asked.explained(incident_id), api, format_, as_json)
+
+
+def _shown(body: Json, api: str, format_: str, as_json: bool) -> int:
     if as_json or format_ == "json":
         print_json(body)
     else:

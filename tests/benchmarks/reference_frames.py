@@ -29,8 +29,17 @@ def frames_of(fleet: Fleet) -> Frames:
     return Frames(_windows(windows), _selfs(selfs), _edges(edges), _gauges(fleet))
 
 
+def frames_of_spans(table: pl.DataFrame) -> Frames:
+    """The windows of a table of spans with the columns of `_table`, no gauges."""
+    windows, selfs, edges = _parts(table)
+    return Frames(_windows(windows), _selfs(selfs), _edges(edges), pl.DataFrame(schema=GAUGE_WINDOWS))
+
+
 def _chunk(fleet: Fleet, spans: Sequence[Spans]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    table = _table(fleet, spans)
+    return _parts(_table(fleet, spans))
+
+
+def _parts(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     covered = _covered(table)
     with_self = table.join(covered, on="span", how="left").with_columns(
         own_ms=(pl.col("duration_ms") - pl.col("covered_ms").fill_null(0.0)).clip(lower_bound=0.0),

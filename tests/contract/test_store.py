@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 import time
 from base64 import b64decode
@@ -16,9 +17,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from observe.audit import REPEATED
 from observe.errors import BadRecord
-from observe.frames import EDGE_WINDOWS, GAUGE_WINDOWS, SELF_WINDOWS, SERVICE_WINDOWS, Frames
+from observe.frames import (
+    EDGE_WINDOWS,
+    GAUGE_WINDOWS,
+    SELF_WINDOWS,
+    SERVICE_WINDOWS,
+    SPAN_SAMPLE,
+    Frames,
+    TraceQuestion,
+)
 from observe.settings import RetentionSettings
-from observe.store import ClickHouseStore
+from observe.store import ClickHouseStore, samples
 from observe.types import WINDOW_NS, Digest, Impact, Incident, Severity, Silence, State
 from tests.fixtures.records import (
     CLIENT,
@@ -314,6 +323,34 @@ def test_a_call_between_services_is_an_edge(store: ClickHouseStore, place: int, 
     assert (direct["client_sum_ms"], direct["server_sum_ms"]) == (None, 5)
     assert len(edges) == 2
     assert around(store, base_ns).edges.filter(caller=f"api-{place}").is_empty()
+
+
+def test_whole_traces_of_before_and_after_are_sampled(
+    store: ClickHouseStore, place: int, base_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def traces(count: int, at_ms: int) -> list[Span]:
+        found = []
+        for _ in range(count):
+            web = Span(f"web-{place}", "GET /", at_ms, 9, trace_id=os.urandom(16))
+            found += [web, Span(f"api-{place}", "POST /x", at_ms + 1, 5, web, trace_id=web.trace_id)]
+        return found
+
+    insert(store, place, [*traces(6, 0), *traces(4, 60_000)], base_ns)
+    moments = (base_ns, base_ns + 30 * SECOND, base_ns + 60 * SECOND, base_ns + 90 * SECOND)
+    question = TraceQuestion(f"api-{place}", *moments, 10)
+    found = store.sampled(question)
+    assert found.schema == SPAN_SAMPLE
+    sizes = found.group_by("period", "trace_id").len()
+    assert sizes["len"].to_list() == [2] * 10
+    assert sorted(sizes["period"]) == [0] * 6 + [1] * 4
+    roots = found.filter(parent_span_id=0)
+    assert set(roots["service"]) == {f"web-{place}"}
+    assert set(found.filter(pl.col("parent_span_id") != 0)["parent_span_id"]) == set(roots["span_id"])
+    monkeypatch.setattr(samples, "MAX_TRACES", 3)
+    some = store.sampled(question)
+    assert sorted(some["period"]) == [0] * 6 + [1] * 6
+    assert some.equals(store.sampled(question))
+    assert store.sampled(TraceQuestion(f"none-{place}", *moments, 0)).is_empty()
 
 
 def test_databases_and_outside_addresses_are_edges(store: ClickHouseStore, place: int, base_ns: int) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from observe.bench.span_requests import CLIENT, INTERNAL, SERVER, timeline
 from observe.diagnose.offline import Case
 from observe.diagnose.offline.case import EDGE_COLUMNS, METRIC_COLUMNS, SPAN_COLUMNS
+from observe.frames import SPAN_SAMPLE
+from observe.types import WINDOW_NS
+from tests.benchmarks.reference_frames import frames_of_spans
 
 CALLS = {"front": ["cart", "catalog", "pay"], "cart": ["db"], "catalog": ["db"], "pay": [], "db": []}
 """Who calls whom, in this order, one call after the other."""
@@ -87,3 +91,29 @@ def span_case(seed=1, **fault):
 
 def metric_case(seed, moved, **more):
     return Case(INJECT_S, metrics(seed, moved), graph=graph(), **more)
+
+
+END_NS = 1_790_000_000 * 10**9
+KINDS = {SERVER: "Server", CLIENT: "Client", INTERNAL: "Internal"}
+
+
+def stored(before, after):
+    """What a store has of two recordings, one after the other: (frames, whole traces as SPAN_SAMPLE, when the second
+    begins, when it ends)."""
+    rows, fault_ns, last_ns = timeline(before, after, END_NS)
+    ends = pl.col("start_us") + pl.col("duration_us")
+    nothing = pl.lit("")
+    table = rows.select(
+        "service", "operation", version=nothing, instance=nothing, host=nothing, site=nothing, peer=nothing,
+        span=pl.struct("trace", "span").hash(1),
+        parent=pl.when(pl.col("parent") == 0).then(0).otherwise(pl.struct("trace", span="parent").hash(1)),
+        trace=pl.col("trace").cast(pl.String), failed=pl.lit(False), start_ms=pl.col("start_us") / 1000,
+        end_ms=ends / 1000, duration_ms=pl.col("duration_us") / 1000,
+        window_start_ns=ends * 1000 // WINDOW_NS * WINDOW_NS,
+        kind=pl.col("kind").replace_strict(KINDS, return_dtype=pl.String),
+    )  # fmt: skip
+    sample = rows.select(
+        period=(pl.col("start_us") * 1000 >= fault_ns), trace_id="trace", span_id="span", parent_span_id="parent",
+        service="service", operation="operation", start_us="start_us", duration_us="duration_us",
+    ).cast(SPAN_SAMPLE)  # fmt: skip
+    return frames_of_spans(table), sample, fault_ns, last_ns

@@ -7,11 +7,14 @@ from click.testing import CliRunner
 
 from observe.api import create_app, serve
 from observe.backtest import Label
-from observe.cli import cli, judging
+from observe.cli import cli, judging, questions
 from observe.client import Client
+from observe.diagnose.asked import Asked
 from observe.errors import BadRecord
+from observe.judging import asked_incident
 from observe.store.read import Reader
-from observe.wire import rfc3339
+from observe.types import Cause, CauseKind, Diagnosis, Evidence, Impact, Shift
+from observe.wire import incident_json, rfc3339
 from tests.unit.test_api_http import NOW, FakeStore
 
 HOUR = 3600 * 10**9
@@ -19,7 +22,7 @@ HOUR = 3600 * 10**9
 
 class Judge:
     def __init__(self):
-        self.asked = []
+        self.questions = []
         self.verdict = "promote"
 
     def slos(self):
@@ -31,7 +34,7 @@ class Judge:
         return {"at": rfc3339(NOW), "days": 30, "slos": [slo]}
 
     def canary(self, *question):
-        self.asked.append(question)
+        self.questions.append(question)
         service, baseline, candidate, from_ns, to_ns = question
         check = {"measure": "error_ratio", "unit": "1", "before": 0.0, "after": 0.1, "p_value": 1e-9,
                  "finding": "worse", "text": "errors 0 → 10 %"}  # fmt: skip
@@ -42,8 +45,16 @@ class Judge:
             "checks": [check],
         }  # fmt: skip
 
+    def asked(self, *question):
+        self.questions.append(question)
+        at_ns, service, until_ns = question
+        shift = Shift(service or "web", "", "Server", "latency_mean_ms", 5.0, 9.0, "ms", 1e-9, 70, at_ns)
+        cause = Cause(1, CauseKind.SERVICE, "shop", "", 0.9, 0.5, ("web", "shop"), (Evidence("structure", "it stops"),))
+        found = Diagnosis((shift,), (cause,), (), Impact(("web",), 7))
+        return incident_json(asked_incident(Asked(at_ns, service), found, until_ns))
+
     def backtest(self, *question):
-        self.asked.append(question)
+        self.questions.append(question)
         from_ns, to_ns, labels, values = question
         told = [{"name": one.name, "from": rfc3339(one.from_ns), "incident_id": None} for one in labels]
         recorded = {"incidents": 0, "in_both": [], "only_replayed": [], "only_recorded": []}
@@ -72,9 +83,10 @@ def client(server):
 
 
 @pytest.fixture
-def run(client, monkeypatch):
+def run(client, server, monkeypatch):
     """A command that asks the server; its own client would only be closed by the end of the process."""
     monkeypatch.setattr(judging, "client", lambda url: client)
+    monkeypatch.setattr(questions, "client", lambda url: Client(server.url))  # which it closes
 
     def invoked(*words):
         result = CliRunner().invoke(cli, list(words), standalone_mode=False)
@@ -87,13 +99,13 @@ def run(client, monkeypatch):
 def test_budgets_are_listed_and_described(client, server):
     assert client.slos()["slos"][0]["budget_remaining"] == 0.5
     paths = httpx.get(f"{server.url}/api/openapi.json", trust_env=False).json()["paths"]
-    assert {"/api/v1/slos", "/api/v1/canary", "/api/v1/backtest"} <= set(paths)
+    assert {"/api/v1/slos", "/api/v1/canary", "/api/v1/diagnosis", "/api/v1/backtest"} <= set(paths)
     assert httpx.get(f"{server.url}/metrics", trust_env=False).status_code == 200
 
 
 def test_versions_are_compared_on_whole_windows(client, judge):
     assert client.canary("shop", "1", "2", NOW - HOUR, NOW)["verdict"] == "promote"
-    assert judge.asked == [("shop", "1", "2", NOW - HOUR, NOW)]
+    assert judge.questions == [("shop", "1", "2", NOW - HOUR, NOW)]
     with pytest.raises(BadRecord, match="candidate"):
         client._get("canary", {"service": "shop", "baseline": "1"})
 
@@ -107,6 +119,33 @@ def test_the_command_says_the_verdict_by_its_exit_code(run, judge, verdict, code
     assert f"shop 1 → 2: {verdict}" in run(*words).stdout
 
 
+def test_a_moment_is_explained_without_an_incident(client, judge, run):
+    at_ns = NOW - HOUR
+    body = client.diagnosis(at_ns, "web")
+    assert (body["version"], body["causes"][0]["service"]) == (0, "shop")
+    assert judge.questions == [(at_ns, "web", at_ns + 600 * 10**9)]
+    text = run("explain", "--at", rfc3339(at_ns), "--service", "web").stdout
+    assert text.startswith("asked: web at ")
+    assert f"/api/v1/diagnosis?at={rfc3339(at_ns)}&service=web&to=" in text
+    until_ns = NOW - 60 * 10**9
+    answer = run("explain", "--at", rfc3339(at_ns), "--to", rfc3339(until_ns), "--json").stdout
+    assert orjson.loads(answer) == client.diagnosis(at_ns, "", until_ns)
+
+
+def test_a_moment_of_which_nothing_has_come_yet_is_refused(client):
+    with pytest.raises(BadRecord, match="at:"):
+        client.diagnosis(NOW)
+    with pytest.raises(BadRecord, match="to:"):
+        client.diagnosis(NOW - 48 * HOUR, to_ns=NOW)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["an-id", "--at", "0"], ["an-id", "--service", "web"], ["--at", "0", "--replay"]]
+)
+def test_an_incident_or_a_moment_is_explained(words):
+    assert CliRunner().invoke(cli, ["explain", *words]).exit_code == 2
+
+
 def test_a_backtest_takes_settings_and_labels(run, judge, tmp_path):
     file = tmp_path / "labels.json"
     file.write_bytes(orjson.dumps([{"from": rfc3339(NOW - HOUR), "to": rfc3339(NOW), "service": "shop", "name": "x"}]))
@@ -116,7 +155,7 @@ def test_a_backtest_takes_settings_and_labels(run, judge, tmp_path):
     assert result.return_value == 1
     assert "x: missed" in result.stdout
     label = Label(NOW - HOUR, NOW, "shop", "", "x")
-    assert judge.asked[-1] == (NOW - HOUR, NOW, [label], {"detect.current_s": "60"})
+    assert judge.questions[-1] == (NOW - HOUR, NOW, [label], {"detect.current_s": "60"})
 
 
 def test_labels_of_another_form_are_refused(tmp_path):

@@ -8,7 +8,7 @@ import polars as pl
 
 from observe.asking import Answers, Asking
 from observe.errors import Unavailable
-from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion
+from observe.frames import ATTRIBUTE_COUNTS, SPAN_SAMPLE, AttributeQuestion, TraceQuestion
 
 FIRST, SECOND = (AttributeQuestion("gateway", name, "Server", 50.0, 1, 2, 3, 4, 100) for name in ("a", "b"))
 
@@ -23,6 +23,18 @@ class Store:
         if self.away:
             raise Unavailable("too slow")
         return pl.DataFrame([("", "", "", 1, 2, 3, 4)], schema=ATTRIBUTE_COUNTS, orient="row")
+
+
+def test_traces_are_asked_for_like_attributes() -> None:
+    class Traces(Store):
+        def sampled(self, question: TraceQuestion) -> pl.DataFrame:
+            raise Unavailable("too slow")
+
+    store: Any = Traces()
+    noted: Answers = {}
+    question = TraceQuestion("gateway", 1, 2, 3, 4, 100)
+    answer = Asking(store)(noted)(question)
+    assert (answer.schema, answer.height, list(noted)) == (pl.Schema(SPAN_SAMPLE), 0, [question])
 
 
 def test_the_same_question_is_asked_once_and_noted_each_time() -> None:

@@ -15,7 +15,7 @@ from observe.bench.span_requests import BASELINE_S, CLIENT, INTERNAL, SERVER, ki
 from observe.cli import cli
 from observe.diagnose.offline.case import SPAN_COLUMNS
 from observe.types import Cause, CauseKind, Incident, Severity, State
-from tests.unit.public_parts import metrics, spans
+from tests.unit.public_parts import INJECT_S, metrics, spans
 
 END_NS = 1_790_000_000 * 10**9
 
@@ -122,7 +122,9 @@ def folder(tmp_path_factory):
     truth = {"service": "cart", "metrics": ["cpu"]}
     cases = [{"case": name, "inject_at_s": 0, "fault": "delay", "truth": truth} for name in ("slow", "spanless")]
     (folder / "cases.json").write_bytes(orjson.dumps(cases))
-    metrics(1).with_columns(case=pl.lit("slow")).write_parquet(folder / "metrics.parquet")
+    moved = {"slow": {}, "spanless": {("pay", "cpu"): 6.0}}
+    parts = [metrics(1, m).with_columns(pl.col("time_s") - INJECT_S, case=pl.lit(name)) for name, m in moved.items()]
+    pl.concat(parts).write_parquet(folder / "metrics.parquet")
 
     def busy(seed, **fault):  # three requests a second
         return spans(seed, requests=180, **fault).with_columns(
@@ -144,11 +146,13 @@ def test_incidents_of_recorded_traces_are_scored(folder):
     assert ran.exit_code == 0, ran.output
     body = orjson.loads(ran.stdout)
     assert (body["mode"], body["without_spans"]) == ("pipeline", 1)
-    (slow,) = body["cases"]
+    slow, spanless = body["cases"]
     assert (slow["ranked"][0], slow["place"], slow["before_the_fault"]) == ("cart", 1, 0)
     assert 0 < slow["fired_after_s"] <= 80
     assert slow["seconds"] > slow["look_seconds"] > 0
-    assert body["scores"]["observe"]["overall"]["ac@1"]["value"] == 1
+    assert slow["asked"][0] == "cart"
+    assert (spanless["spans"], spanless["asked"][0]) == (0, "pay")
+    assert [body["scores"][by]["overall"]["ac@1"]["value"] for by in ("observe", "asked")] == [0.5, 0.5]
     assert body["metrics"] == {"cases": 0, "right": 0.0}
     assert body["resources"]["overall"] == {"cases": 0}
 
@@ -164,6 +168,6 @@ def test_no_incident_is_a_miss(folder):
 def test_cases_are_chosen_by_pattern(folder):
     ran = CliRunner().invoke(cli, ["bench", "diagnose", "--data", str(folder), "--case", "s*", "--json"])
     assert [one["case"] for one in orjson.loads(ran.stdout)["cases"]] == ["slow", "spanless"]
-    none = CliRunner().invoke(cli, ["bench", "diagnose", "--data", str(folder), "--case", "spanless", "--pipeline"])
+    none = CliRunner().invoke(cli, ["bench", "diagnose", "--data", str(folder), "--case", "nothing", "--pipeline"])
     assert none.exit_code != 0
     assert CliRunner().invoke(cli, ["bench", "diagnose", "--pipeline"]).exit_code == 2

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from observe.bench.fleets import case
 from observe.errors import BadRecord
-from observe.frames import ATTRIBUTE_COUNTS, AttributeQuestion, Frames
+from observe.frames import ATTRIBUTE_COUNTS, SPAN_SAMPLE, AttributeQuestion, Frames, TraceQuestion
 from observe.looks import Look, compared, pack, shortened, unpack, worth_keeping
 from observe.settings import load
 from observe.types import Evidence, State
@@ -23,11 +23,13 @@ from tests.unit.test_pipeline_watch import incident
 
 SETTINGS = load(environ={}, options={"detect.current_s": 40.0, "alert.webhooks": [{"url": "http://x/secret"}]})
 ASKED = AttributeQuestion("gateway", "a/b", "Server", 1 / 3, 1, 2, 3, 4, 5)
+TRACES = TraceQuestion("gateway", 1, 2, 3, 4, 5)
 
 
 @pytest.fixture(scope="module")
 def look():
     answers = {ASKED: pl.DataFrame([("s", "k", "v", 1, 2, 3, 4)], schema=ATTRIBUTE_COUNTS, orient="row")}
+    answers[TRACES] = pl.DataFrame([(0, 1, 2**63, 0, "s", "o", 1, 2)], schema=SPAN_SAMPLE, orient="row")
     given = small(12, "latency", services=4)
     first = replace(cause("llm"), evidence=(Evidence("x", "y", (("n", 1 / 3),)),))
     before = replace(incident("a", 100), symptoms=(replace(shift("llm"), p_value=1 / 7),), causes=(first,))
@@ -41,6 +43,8 @@ def test_a_look_comes_back_as_it_was(look):
         assert_frame_equal(getattr(again.frames, f.name), getattr(look.frames, f.name))
     assert (again.settings.detect, again.settings.diagnose) == (SETTINGS.detect, SETTINGS.diagnose)
     assert_frame_equal(again.answer(ASKED), look.answers[ASKED])
+    assert_frame_equal(again.answer(TRACES), look.answers[TRACES])
+    assert again.answer(replace(TRACES, service="other")).schema == SPAN_SAMPLE
     assert again.answer(replace(ASKED, service="other")).is_empty()
 
 
