@@ -223,18 +223,21 @@ def quiet_days(
     """False alarms of `services` in that many looks, after an hour of history: those seen, and those that fire."""
     fleet, settings = Fleet(services, seed, unrest or Unrest()), DetectSettings()
     memory, first = Memory(settings), START_NS // WINDOW_NS
-    kept = fleet.hour()
-    memory.fold(kept, first, first + HOUR)
+    hour = fleet.hour()
+    memory.fold(hour, first, first + HOUR)
+    past = _Past(hour, fleet.names)
     alarms: list[Alarm] = []
     suspects = 0
     for look in range(looks):
         window = first + HOUR + look
         if look % HOUR == 0:
-            kept = kept.filter(pl.col("window_start_ns") >= (window - HOUR - 10) * WINDOW_NS)
-            kept = pl.concat([kept, fleet.hour()])
-        memory.fold(kept.filter(pl.col("window_start_ns") == window * WINDOW_NS), window, window + 1)
+            hour = fleet.hour()
+            past.extend(hour, window - HOUR - 10)
+            bounds = np.searchsorted(hour["window_start_ns"].to_numpy(), (window + np.arange(HOUR + 1)) * WINDOW_NS)
+        fresh = slice(*bounds[look % HOUR : look % HOUR + 2].tolist())
+        memory.fold(hour[fresh], window, window + 1)
         memory.last = window + 1
-        suspects += _look(memory, kept, window, alarms, settings)
+        suspects += _look(memory, past, window, alarms, settings)
         progress((look + 1) / looks)
     days = services * looks * WINDOW_S / DAY_S
     fired = [alarm for alarm in alarms if alarm.seen > PENDING]
@@ -264,7 +267,32 @@ def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
     return low, float(stats.chi2.ppf(1.0 - tail, 2 * count + 2)) / 2.0
 
 
-def _look(memory: Memory, kept: pl.DataFrame, window: int, alarms: list[Alarm], settings: DetectSettings) -> int:
+class _Past:
+    """Rows by service, so that those of a few are at hand."""
+
+    def __init__(self, windows: pl.DataFrame, names: list[str]) -> None:
+        self._number = {name: number for number, name in enumerate(names)}
+        self._rows = windows.clear()
+        self.extend(windows, 0)
+
+    def extend(self, windows: pl.DataFrame, since: int) -> None:
+        """Rows of windows before `since` are dropped."""
+        kept = self._rows.filter(pl.col("window_start_ns") >= since * WINDOW_NS)
+        self._rows = pl.concat([kept, windows]).sort("service", maintain_order=True)
+        counts = self._rows["service"].rle().struct
+        sizes = np.zeros(len(self._number), dtype=np.int64)
+        sizes[[self._number[name] for name in counts.field("value")]] = counts.field("len").to_numpy()
+        self._ends = np.cumsum(sizes)
+
+    def of(self, names: list[str], since: int, before: int) -> pl.DataFrame:
+        """Rows of some services in windows [since, before)."""
+        ends = self._ends[[self._number[name] for name in names]].tolist()
+        starts = [int(self._ends[self._number[name] - 1]) if self._number[name] else 0 for name in names]
+        rows = pl.concat([self._rows[start:end] for start, end in zip(starts, ends, strict=True)])
+        return rows.filter(pl.col("window_start_ns").is_between(since * WINDOW_NS, before * WINDOW_NS - 1))
+
+
+def _look(memory: Memory, kept: _Past, window: int, alarms: list[Alarm], settings: DetectSettings) -> int:
     """One look after `window` has settled; how many services were tested exactly."""
     now_ns = (window + 1) * WINDOW_NS + int(settings.settle_s * 1e9)
     reach = window - memory.length
@@ -273,7 +301,7 @@ def _look(memory: Memory, kept: pl.DataFrame, window: int, alarms: list[Alarm], 
     names = sorted(screened.services)
     if not names:
         return 0
-    rows = kept.filter(pl.col("service").is_in(names) & (pl.col("window_start_ns") >= (reach - 2) * WINDOW_NS))
+    rows = kept.of(names, reach - 2, window + 1)
     abnormal = [
         Interval(a.first.onset_ns, now_ns if window - a.last <= KEEP_FIRING else a.last * WINDOW_NS, a.service)
         for a in past
