@@ -1,8 +1,9 @@
 """NAB's score of detections on one labelled series, standard profile.
 
 Written from the description in Lavin & Ahmad 2015 (doi:10.1109/ICMLA.2015.141) and the scoring notes that go with the
-public results: a window is worth up to one point for its first detection, the earlier the more, and costs one where it
-is missed; every detection outside costs up to 0.11, less where it closely follows a window.
+public results, and compared with the public scorer line by line: a window is worth up to one point for its first
+detection, the earlier the more, and costs one where it is missed; every detection outside costs up to 0.11, less where
+it closely follows a window. A window that ends in the probation counts for nothing.
 """
 
 from __future__ import annotations
@@ -70,8 +71,10 @@ def score(detected: Bools, time_s: Floats, windows_s: Sequence[tuple[float, floa
     spans = [(np.searchsorted(time_s, a), np.searchsorted(time_s, b, "right")) for a, b in sorted(windows_s)]
     total, outside = Score(), detected & first
     for start, end in spans:
-        at = np.flatnonzero(detected[start:end] & first[start:end])
         outside[start:end] = False
+        if 0 < end <= probation(len(time_s)):
+            continue  # nobody could have told of it
+        at = np.flatnonzero(detected[start:end] & first[start:end])
         gained = _in_window(float(at[0]), int(end - start)) if len(at) else -MISSED
         total += Score(gained, 1, int(len(at) > 0))
     alarms = np.flatnonzero(outside)
@@ -97,4 +100,4 @@ def _outside(alarms: NDArray[np.intp], spans: Sequence[tuple[np.intp, np.intp]])
 
 def _sigmoid(position: Floats) -> Floats:
     """From 1 well before the end of a window through 0 at its end to −1 well behind; positions in lengths of it."""
-    return np.where(position > FORGOTTEN, -1.0, 2.0 / (1.0 + np.exp(np.minimum(5.0 * position, 50.0))) - 1.0)
+    return np.where(position >= FORGOTTEN, -1.0, 2.0 / (1.0 + np.exp(np.minimum(5.0 * position, 50.0))) - 1.0)

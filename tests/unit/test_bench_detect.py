@@ -60,6 +60,22 @@ def test_nothing_counts_in_probation():
     assert nab.probation(POINTS) == 180
     assert score(0, 179) == score()
     assert score(180).false_alarms == 1
+    early = (float(TIME_S[100]), float(TIME_S[179]))
+    assert score(650, windows=(early, WINDOW)) == score(650)
+    reaching = score(185, windows=((float(TIME_S[100]), float(TIME_S[199])),))
+    assert reaching.points == pytest.approx((2 / (1 + np.exp(-5 * 0.15)) - 1) / 0.986614, abs=1e-5)
+
+
+def test_a_series_is_scored_as_the_public_scorer_scores_it():
+    """Two windows, found late and early, and alarms before, right behind and far behind; each by its own formula."""
+
+    def sigmoid(position):
+        return 2.0 / (1.0 + np.exp(5.0 * position)) - 1.0
+
+    windows = (WINDOW, (float(TIME_S[800]), float(TIME_S[849])))
+    found = (sigmoid(-(699 - 690 + 1) / 100) + sigmoid(-(849 - 805 + 1) / 50)) / sigmoid(-1.0)
+    alarms = -1.0 + sigmoid((720 - 699) / 99) + sigmoid((870 - 849) / 49) - 1.0
+    assert score(400, 690, 695, 720, 805, 870, 1150, windows=windows).points == pytest.approx(found + 0.11 * alarms)
 
 
 def test_without_windows_every_detection_costs_the_whole():
