@@ -93,6 +93,7 @@ class Memory:
         self.end = 0
         self.last = 0  # newest window with data of anyone, folded in or not yet
         self._numbered = pl.DataFrame(schema=dict.fromkeys(KEYS, pl.String)).with_row_index("series")
+        self._groups: Ints | None = None
         self.requests: Counts = np.zeros((self.length, 0), np.uint32)
         self.errors: Counts = np.zeros((self.newest, 0), np.uint32)
         self.beyond: Smalls = np.zeros((len(QUANTILES) + len(EFFECT_QUANTILES), self.newest, 0), np.float32)
@@ -108,6 +109,14 @@ class Memory:
     def keys(self) -> pl.DataFrame:
         """Service, operation and kind of each series."""
         return self._numbered.drop("series")
+
+    @property
+    def groups(self) -> Ints:
+        """Number of each series' service and kind; [series]."""
+        if self._groups is None or len(self._groups) != self.series:
+            group = pl.struct("service", "kind").rank("dense").cast(pl.Int64) - 1
+            self._groups = self._numbered.select(group).to_series().to_numpy()
+        return self._groups
 
     @property
     def series(self) -> int:
@@ -321,7 +330,7 @@ class Memory:
         kept = np.flatnonzero(alive)
         number = np.full(self.series, -1, np.int64)
         number[kept] = np.arange(len(kept))
-        self._numbered = self.keys[kept.tolist()].with_row_index("series")
+        self._numbered, self._groups = self.keys[kept.tolist()].with_row_index("series"), None
         self.requests, self.errors = self.requests[:, kept], self.errors[:, kept]
         self.beyond, self.rank_sums = self.beyond[:, :, kept], self.rank_sums[:, kept]
         self.first, self._open_errors = self.first[kept], self._open_errors[kept]

@@ -113,6 +113,24 @@ def _moved(memory: Memory, reference: Reference, known: Bools, settings: DetectS
     scale, at = np.nonzero(more & (reach.sums[0] > reach.worst[0]) & enough & known)
     rate = (errors[at] + 1.0) / (requests[at] + 1.0)
     found[at[_counted(reach, slice(0, 1), (reach.n[scale, at] * rate)[None], scale, at)[0]]] = True
+    return found | _together(reach, errors, requests, memory.groups, settings)
+
+
+def _together(reach: _Reach, errors: Numbers, requests: Numbers, group: Ints, settings: DetectSettings) -> Bools:
+    """Whether the operations of a service fail more, taken together; [series]."""
+    of_several = np.flatnonzero(np.bincount(group, minlength=1)[group] > 1)
+    if not len(of_several):
+        return np.zeros(len(group), dtype=bool)
+    order = of_several[np.argsort(group[of_several], kind="stable")]
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    x, n = (np.add.reduceat(part[:, order], starts, axis=1) for part in (reach.sums[0], reach.n))
+    before, out_of = (np.add.reduceat(part[order], starts) for part in (errors, requests))
+    more = (x / np.maximum(n, 1.0) - before / out_of >= settings.error_min_increase / 2.0) & (
+        n >= settings.min_requests
+    )
+    more &= chernoff(x, n * (before + 1.0) / (out_of + 1.0)) <= LOG_P
+    found = np.zeros(len(group), dtype=bool)
+    found[order] = np.repeat(more.any(axis=0), np.diff(np.append(starts, len(order))))
     return found
 
 

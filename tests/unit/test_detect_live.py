@@ -15,6 +15,8 @@ from observe.detect.screen import chernoff, screen
 from observe.frames import Frames
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval
+from tests.unit.detect_parts import frames, row
+from tests.unit.detect_parts import now_ns as parts_now_ns
 
 SETTINGS = DetectSettings(baseline_s=1800.0)
 FIRST = START_NS // WINDOW_NS
@@ -55,6 +57,24 @@ def test_live_tells_what_the_tests_tell_of_everything(seen: Frames) -> None:
     again = now_ns(HISTORY)
     assert detect_live(memory, upto(seen, HISTORY), again, SETTINGS) == detect(upto(seen, HISTORY), again, SETTINGS)
     assert memory.end == FIRST + HISTORY + 5
+
+
+def test_errors_of_many_small_operations_pass_the_screen_together() -> None:
+    windows = 100
+    rows = [
+        row(w, [20.0] * 5, errors=int(w >= 96 and (w + o) % 2 == 0), operation=f"GET /{o}")
+        for w in range(windows)
+        for o in range(10)
+    ]
+    seen = frames(rows + [row(w, [20.0] * 5, service=name) for w in range(windows) for name in ("a", "z")])
+    memory, told = Memory(SETTINGS), 0
+    for look in range(60, windows + 1):
+        at = parts_now_ns(look)
+        everything = detect(seen.between(0, at), at, SETTINGS)
+        assert detect_live(memory, seen.between(0, at), at, SETTINGS) == everything
+        told += len(everything)
+    assert told >= 10
+    assert screen(memory, SETTINGS).services == {"shop"}
 
 
 def test_few_quiet_series_are_tested_exactly(seen: Frames) -> None:

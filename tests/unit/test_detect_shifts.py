@@ -162,6 +162,35 @@ def test_new_operation_is_held_against_its_service(rng: np.random.Generator) -> 
     assert detect(frames(rows(errors=10, kind="Client")), now_ns(63), SETTINGS) == []
 
 
+def many_operations(failing: int, operations: int = 10, kind: str = "Server") -> Frames:
+    """Operations of one service at 0.5 requests/s each, of which some fail once in five times from window 60 on."""
+    each = [
+        row(w, [20.0] * 5, errors=int(w >= 60 and o < failing), operation=f"GET /{o}", kind=kind)
+        for w in range(64)
+        for o in range(operations)
+    ]
+    return frames(each + [row(w, [20.0] * 5, service="other") for w in range(64)])
+
+
+def test_operations_too_small_to_be_sure_of_are_told_by_their_service() -> None:
+    found = detect(many_operations(failing=10), now_ns(64), SETTINGS)
+    assert {(s.service, s.measure) for s in found} == {("shop", "error_ratio")}
+    assert len(found) == 10
+    for shift in found:
+        assert (shift.before, shift.after, shift.samples) == (0.0, pytest.approx(0.2), 15)
+        assert (shift.onset_ns, shift.p_value < 1e-6) == (window_ns(60), True)
+
+
+def test_an_operation_that_does_not_fail_is_not_told_by_its_service() -> None:
+    found = detect(many_operations(failing=6), now_ns(64), SETTINGS)
+    assert {s.operation for s in found} == {f"GET /{o}" for o in range(6)}
+
+
+def test_one_operation_has_nobody_to_vouch_for_it() -> None:
+    assert detect(many_operations(failing=1, operations=1), now_ns(64), SETTINGS) == []
+    assert detect(many_operations(failing=1), now_ns(64), SETTINGS) == []
+
+
 def test_history_shorter_than_asked_is_not_judged(rng: np.random.Generator) -> None:
     def after(windows: int) -> list[str]:
         rows = history(rng, windows, 100) + [row(windows + w, latencies(rng, 100, 10.0)) for w in range(3)]
