@@ -13,13 +13,13 @@ HALF_RANK_PRECISION = 6.0  # 1 ÷ (2 × the variance of a rank)
 
 
 def onsets(samples: tuple[Sample, ...], series: Ints, ranges: Ranges, directed: bool) -> Ints:
-    """First window of the new level for each of the given series of the samples; [len(series)], as are `ranges`.
+    """First window of the new level for each of the given series of samples and ranges; [len(series)].
 
     Two segments with rates of their own, maximum likelihood over the split, summed over the statistics (Hinkley 1970,
     doi:10.1093/biomet/57.1.1). `directed`: only splits after which the statistic is higher.
     """
     windows = samples[0].sums.shape[1]
-    allowed = ranges.current & (np.arange(windows) >= ranges.onset_from[:, None])
+    allowed = ranges.current[series] & (np.arange(windows) >= ranges.onset_from[series][:, None])
     gain = np.zeros(allowed.shape)
     for sample in samples:
         sums, trials = sample.sums[series] * allowed, sample.trials[series] * allowed

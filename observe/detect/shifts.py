@@ -97,7 +97,7 @@ def _shifts(family: Findings, grid: Grid, ranges: Ranges, rare: float) -> list[S
         return []
     directed = family.measures != ("requests_per_s",)
     series = family.series[found]
-    windows = onsets(family.statistics, found, ranges.of(series), directed)
+    windows = onsets(family.statistics, found, ranges.of(family.series), directed)
     keys = grid.keys[series.tolist()].rows()
     return [
         Shift(
