@@ -15,6 +15,7 @@ from observe.detect.grid import span_of
 from observe.detect.memory import Memory
 from observe.detect.screen import screen
 from observe.detect.shifts import detect
+from observe.detect.statistics import Ints
 from observe.frames import Frames
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval, Shift
@@ -48,15 +49,31 @@ def detect_live(
 
 def renew(memory: Memory, windows: pl.DataFrame, end: int) -> None:
     """Folds in what is new before window `end`, and once more the windows that stragglers have changed since."""
-    number = pl.col("window_start_ns") // WINDOW_NS
+    if not windows["window_start_ns"].is_sorted():
+        windows = windows.sort("window_start_ns", maintain_order=True)
     first = end - memory.length
     if memory.end:
-        sums = windows.group_by(number.alias("window")).agg(pl.col("requests").sum())
-        now = dict(zip(sums["window"].to_list(), sums["requests"].to_list(), strict=True))
         known = np.arange(max(first, memory.end - memory.length), min(end, memory.end))
         held = memory.requests[known % memory.length].sum(axis=1, dtype=np.int64)
-        for window, total in zip(known.tolist(), held.tolist(), strict=True):  # few of them
-            if now.get(window, 0) != total:
-                memory.fold(windows.filter(number == window), window, window + 1)
+        for window in known[_sums(windows, known) != held].tolist():  # few of them
+            memory.fold(_of(windows, window, window + 1), window, window + 1)
         first = max(first, memory.end)
-    memory.fold(windows.filter(number >= first), first, end)
+    memory.fold(_of(windows, first), first, end)
+
+
+def _of(windows: pl.DataFrame, first: int, end: int | None = None) -> pl.DataFrame:
+    """Rows of the windows [first, end), or of all from `first` on; of frames sorted by time. Nothing is copied."""
+    start = windows["window_start_ns"]
+    place = int(start.search_sorted(first * WINDOW_NS, "left"))
+    return windows[place : windows.height if end is None else int(start.search_sorted(end * WINDOW_NS, "left"))]
+
+
+def _sums(windows: pl.DataFrame, numbers: Ints) -> Ints:
+    """Requests of consecutive windows."""
+    if not len(numbers):
+        return numbers
+    edges = np.append(numbers, numbers[-1] + 1) * WINDOW_NS
+    bounds = np.searchsorted(windows["window_start_ns"].to_numpy(), edges)
+    total = np.append(0, np.cumsum(windows["requests"].to_numpy()[bounds[0] : bounds[-1]], dtype=np.int64))
+    sums: Ints = np.diff(total[bounds - bounds[0]])
+    return sums
