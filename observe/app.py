@@ -251,8 +251,8 @@ def replay_of(store: Store, from_ns: int, to_ns: int, settings: Settings, progre
     def read(first_ns: int, last_ns: int) -> Frames:
         return pipeline.picture(store, first_ns, last_ns, settings)
 
-    ask = Asking(store)({}) if settings.diagnose.attributes else None
-    incidents = pipeline.replay(read, from_ns, to_ns, settings, progress=progress, ask=ask)
+    asked = pipeline.asked_of(Asking(store), settings)
+    incidents = pipeline.replay(read, from_ns, to_ns, settings, progress=progress, asked=asked)
     return {"incidents": [incident_json(incident) for incident in incidents]}
 
 

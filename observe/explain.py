@@ -19,7 +19,7 @@ MAX_RULED_OUT = 5
 MAX_SERVICES = 8
 MAX_TRACES = 2
 MOST_SURE = 0.99  # nothing that was measured is certain
-CHANGES = ("version", "traffic", "resource", "attribute")
+CHANGES = ("version", "traffic", "resource", "attribute", "season")
 """Kinds of evidence that say what was different, apart from where the time went."""
 
 MEASURES = {

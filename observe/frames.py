@@ -7,6 +7,7 @@ A window is named by its start; spans belong to the window in which they end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import polars as pl
 
@@ -171,6 +172,23 @@ BLOCKS: dict[str, pl.DataType] = {
     "errors": pl.UInt64(),
     "latency_buckets": BUCKETS,
 }
+
+Part = Literal["windows", "metrics", "blocks"]
+
+
+@dataclass(frozen=True, slots=True)
+class PastQuestion:
+    """What did these series do in earlier ranges of time, [from_ns, to_ns) each, ascending and apart?
+
+    Answered with Frames that hold `part` of those ranges and nothing else: "windows" (windows of spans, and model
+    calls), "metrics" (histograms sent as metrics, and gauges), or "blocks". Without `operations` all of the services.
+    """
+
+    services: tuple[str, ...]
+    ranges: tuple[tuple[int, int], ...]
+    part: Part = "windows"
+    operations: tuple[str, ...] = ()
+
 
 PROGRESS: dict[str, pl.DataType] = {
     "source": pl.String(),  # a service and its version

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import polars as pl
 
-from observe.frames import AttributeQuestion, Frames, TraceQuestion
+from observe.frames import AttributeQuestion, Frames, PastQuestion, TraceQuestion
 from observe.types import Alert, Batch, BatchLimits, Digest, Incident, Json, PartitionState, Silence
 
 
@@ -138,6 +138,11 @@ class Store(Protocol):
 
     def blocks(self, services: Sequence[str], from_ns: int, to_ns: int, /) -> pl.DataFrame:
         """Five minutes of a series in one row, for the services named, of [from_ns, to_ns): `frames.BLOCKS`."""
+        ...
+
+    def past(self, question: PastQuestion, /) -> Frames:
+        """What some series did in earlier ranges. Later questions about the same range are answered the same, but for
+        what came late."""
         ...
 
     def save_incidents(self, incidents: Sequence[Incident], /) -> None: ...

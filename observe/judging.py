@@ -111,8 +111,8 @@ class Judging:
         def read(first_ns: int, last_ns: int) -> Frames:
             return pipeline.picture(store, first_ns, last_ns, settings)
 
-        ask = Asking(store)({}) if settings.diagnose.attributes else None
-        found = pipeline.replay(read, from_ns, to_ns, settings, progress=progress, ask=ask)
+        asked = pipeline.asked_of(Asking(store), settings)
+        found = pipeline.replay(read, from_ns, to_ns, settings, progress=progress, asked=asked)
         recorded = [i for i in store.incidents(from_ns=from_ns, to_ns=to_ns) if i.fired_ns is not None]
         return report(found, recorded, labels, from_ns, to_ns) | {"settings": dict(values or {})}
 

@@ -16,7 +16,7 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from observe.errors import BadRecord
-from observe.frames import Frames, Question, no_answer
+from observe.frames import Frames, PastQuestion, Question, empty, no_answer
 from observe.settings import Settings
 from observe.types import WINDOW_NS, Incident, Json, State
 from observe.wire import incident_json
@@ -29,6 +29,8 @@ COMPARED_NS = 130 * WINDOW_NS
 """Twenty minutes before an onset, and what is left out next to it."""
 
 _QUESTIONS = TypeAdapter(tuple[Question, ...])
+_PASTS = TypeAdapter(tuple[PastQuestion, ...])
+_OF_PAST = ("windows", "gauges", "tokens", "blocks")  # tables that an answer about the past may fill
 _INCIDENTS = TypeAdapter(tuple[Incident, ...])
 _SECTIONS = {"detect", "slo", "canary", "diagnose", "alert"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
@@ -43,11 +45,16 @@ class Look:
     frames: Frames
     settings: Settings
     answers: Mapping[Question, pl.DataFrame] = field(default_factory=dict)
+    pasts: Mapping[PastQuestion, Frames] = field(default_factory=dict)
 
     def answer(self, question: Question) -> pl.DataFrame:
         """What was answered then; no rows for what was not asked."""
         found = self.answers.get(question)
         return no_answer(question) if found is None else found
+
+    def past(self, question: PastQuestion) -> Frames:
+        """What was answered then; nothing for what was not asked."""
+        return self.pasts.get(question, empty())
 
 
 def pack(look: Look) -> bytes:
@@ -62,6 +69,13 @@ def pack(look: Look) -> bytes:
     parts |= {f"{f.name}.parquet": _parquet(getattr(look.frames, f.name)) for f in fields(Frames)}
     parts["questions.json"] = _QUESTIONS.dump_json(tuple(asked))
     parts |= {f"answer{i}.parquet": _parquet(look.answers[q]) for i, q in enumerate(asked)}
+    pasts = sorted(look.pasts, key=lambda q: _PASTS.dump_json((q,)))
+    parts["pasts.json"] = _PASTS.dump_json(tuple(pasts))
+    parts |= {
+        f"past{i}.{name}.parquet": _parquet(getattr(look.pasts[q], name))
+        for i, q in enumerate(pasts)
+        for name in _OF_PAST
+    }
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, body in parts.items():
@@ -81,7 +95,13 @@ def unpack(data: bytes) -> Look:
         known = _INCIDENTS.validate_json(parts["known.json"])
         asked = _QUESTIONS.validate_json(parts["questions.json"])
         answers = {q: _table(parts[f"answer{i}.parquet"]) for i, q in enumerate(asked)}
-        return Look(head["at_ns"], known, frames, Settings.model_validate(head["settings"]), answers)
+        # Looks that were kept before there were such questions have none.
+        asked_past = _PASTS.validate_json(parts.get("pasts.json", b"[]"))
+        pasts = {
+            q: replace(empty(), **{name: _table(parts[f"past{i}.{name}.parquet"]) for name in _OF_PAST})
+            for i, q in enumerate(asked_past)
+        }
+        return Look(head["at_ns"], known, frames, Settings.model_validate(head["settings"]), answers, pasts)
     except (zipfile.BadZipFile, KeyError, ValueError, pl.exceptions.PolarsError) as error:
         raise BadRecord(f"not the inputs of a look: {error}") from error
 
@@ -126,7 +146,7 @@ def _doublings(age_ns: int) -> int:
 def compared(stored: Json, changed: Sequence[Incident]) -> Json:
     """What the recomputed look says beside what was stored of it, and whether both are the same bytes."""
     found = next((incident_json(i) for i in changed if i.id == stored["id"]), None)
-    before, after = _canonical(stored), _canonical(found)
+    before, after = _canonical({"note": ""} | stored), _canonical(found)  # none had a note at first
     return {
         "incident_id": stored["id"],
         "same": before == after,

@@ -7,11 +7,10 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from observe.asking import Answers, Asking
+from observe.asking import Answers, Asking, Pasts
 from observe.detect.grid import span_of
 from observe.detect.memory import Memory
 from observe.detect.slo import reach_ns, services
-from observe.diagnose.attributes import Ask
 from observe.errors import Unavailable
 from observe.frames import Frames
 from observe.interfaces import Store
@@ -20,7 +19,7 @@ from observe.revise import Looks, Published
 from observe.settings import Settings
 from observe.telemetry import INCIDENTS, RETRIES, REVISED, TICK_SECONDS
 from observe.types import WINDOW_NS, Incident, Severity, State
-from observe.verdict import again, horizon_ns, look, next_look_ns
+from observe.verdict import NOTHING, Asked, again, horizon_ns, look, next_look_ns
 from observe.watermark import Watermark
 
 log = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ class Watcher:
 
     def __init__(self, store: Store, tell: Callable[[Sequence[Incident], int], None], settings: Settings) -> None:
         self._store, self._tell, self._settings = store, tell, settings
-        self._asking = Asking(store) if settings.diagnose.attributes else None
+        self._asking = Asking(store)
         self._looks = Looks(settings.detect)
         self._memory = Memory(settings.detect)
         self._known: dict[str, Incident] | None = None
@@ -129,8 +128,7 @@ class Watcher:
         REVISED.inc(len(again))
         log.info("data came late: the looks since %d are made again", again[0][0])
         self._known = again[0][1]
-        if self._asking:
-            self._asking = Asking(self._store)  # what was answered without the late data does not hold
+        self._asking = Asking(self._store)  # what was answered without the late data does not hold
         for then_ns, _ in again:
             self._look(frames, then_ns)
         return self._published.revised(self._known, again[0][0], at_ns)
@@ -139,13 +137,19 @@ class Watcher:
         """One look, with the windows that it may read."""
         known = self._known or {}
         seen = frames.between(at_ns - horizon_ns(self._settings), at_ns)
-        answers: Answers = {}
-        given = Look(at_ns, tuple(known.values()), seen, self._settings, answers)
-        ask = self._asking(answers) if self._asking else None
-        changed = look(seen, given.known, at_ns, self._settings, ask, self._memory)
+        answers, pasts = Answers(), Pasts()
+        given = Look(at_ns, tuple(known.values()), seen, self._settings, answers, pasts)
+        asked = asked_of(self._asking, self._settings, answers, pasts)
+        changed = look(seen, given.known, at_ns, self._settings, asked, self._memory)
         self._looks.keep(frames.between(0, at_ns), at_ns, known, busy=bool(changed))
         self._known = _remembered(known, changed, at_ns, self._settings)
         return given, changed
+
+
+def asked_of(asking: Asking, settings: Settings, answers: Answers | None = None, pasts: Pasts | None = None) -> Asked:
+    """What looks may ask of a store with these settings; answers are noted in the last two."""
+    attributes = asking({} if answers is None else answers) if settings.diagnose.attributes else None
+    return Asked(attributes, asking.past({} if pasts is None else pasts))
 
 
 def picture(store: Store, from_ns: int, to_ns: int, settings: Settings) -> Frames:
@@ -164,7 +168,7 @@ def replay(
     settings: Settings,
     *,
     progress: Callable[[float], None] = lambda share: None,
-    ask: Ask | None = None,
+    asked: Asked = NOTHING,
 ) -> list[Incident]:
     """The incidents that would have fired on the windows in [from_ns, to_ns), worst first.
 
@@ -179,7 +183,7 @@ def replay(
         frames = read(chunk_ns - horizon_ns(settings), min(chunk_end_ns, to_ns))
         for at_ns in _looks(chunk_ns, chunk_end_ns, settings):
             seen = frames.between(at_ns - horizon_ns(settings), at_ns)
-            changed = look(seen, list(known.values()), at_ns, settings, ask)
+            changed = look(seen, list(known.values()), at_ns, settings, asked)
             known = _remembered(known, changed, at_ns, settings)
             told |= {i.id: i for i in changed if i.fired_ns is not None}
             for gone in {i.id for i in changed if i.fired_ns is None}:

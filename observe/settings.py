@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -159,23 +160,25 @@ class DetectSettings(Section):
     max_false_discoveries: float = Field(
         0.001, gt=0, lt=1, description="Benjamini–Hochberg level over all tests of a tick"
     )
+    seasons: bool = Field(True, description="what came at the same time on earlier days or weeks is no news")
+    time_zone: str = Field(
+        "UTC", description="whose days: where clocks change, jobs and people that go by them move, Europe/Berlin"
+    )
     new_normal_s: float = Field(
-        3600.0, ge=60, description="a level that stays this long is the new baseline; at most baseline_s"
+        6 * 3600.0, ge=60, le=7 * 86400, description="a level that stays this long is the new baseline"
     )
     rules: tuple[Rule, ...] = Field(
         (), description="fixed thresholds: {name, service, operation, measure, above or below, for_s, severity}"
     )
 
-    @model_validator(mode="after")
-    def normal_within_baseline(self) -> Self:
-        if "new_normal_s" not in self.model_fields_set:
-            object.__setattr__(self, "new_normal_s", min(self.new_normal_s, self.baseline_s))
-        if self.new_normal_s > self.baseline_s:
-            raise ValueError(
-                f"new_normal_s = {self.new_normal_s:g} is more than baseline_s = {self.baseline_s:g}: "
-                "nothing older than the baseline is there to compare with"
-            )
-        return self
+    @field_validator("time_zone")
+    @classmethod
+    def known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, KeyError) as error:  # of which the last means that there is none of this name
+            raise ValueError(f"{value!r} is no time zone, like UTC or Europe/Berlin") from error
+        return value
 
 
 class Objective(Section):

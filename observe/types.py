@@ -124,6 +124,19 @@ class Shift:
 
 
 @dataclass(frozen=True, slots=True)
+class Season:
+    """What a series did at the same time in earlier cycles, beside a shift of now."""
+
+    shift: Shift
+    cycle: str  # "day", "week", or the length of a period that was found: "60 min"
+    times: int  # in how many cycles it shifted like that
+    out_of: int  # cycles that were compared
+    low: float  # levels at that time: of the cycles that shifted, or of all where the shift is not usual
+    high: float
+    usual: bool  # nobody is to be told of it
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """[start_ns, end_ns) of one service in an incident ("" = all): it must not be taken for a baseline."""
 
@@ -235,6 +248,12 @@ class Incident:
     ruled_out: tuple[RuledOut, ...] = ()
     impact: Impact = field(default_factory=lambda: Impact((), 0))
     fired_ns: int | None = None
+    note: str = ""  # why nobody is told (usual at this time), or why it ended though nothing went back to what it was
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is kept only because windows of it are no baseline: at this time things are always so."""
+        return bool(self.note) and self.fired_ns is None
 
 
 @dataclass(frozen=True, slots=True)

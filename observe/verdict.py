@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 
-from observe.alert import abnormal, step
+from observe.alert import abnormal, step, step_usual, unusual_text
+from observe.alert.intervals import affected
 from observe.detect import detect, gauge_shifts
 from observe.detect.canary import Comparison, compare, released, worst
 from observe.detect.grid import METRIC, WARM_UP_WINDOWS, span_of
 from observe.detect.live import detect_live
 from observe.detect.memory import Memory
 from observe.detect.rules import evaluate
+from observe.detect.seasons import Past, seasons
 from observe.detect.shifts import LOOKS_PER_DAY
 from observe.detect.slo import Burning, burning, rule_name
 from observe.detect.tokens import Given, given_tokens
@@ -25,7 +27,19 @@ from observe.frames import Frames
 from observe.looks import Look
 from observe.revise import sealed
 from observe.settings import CanarySettings, DetectSettings, Rule, Settings
-from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Evidence, Impact, Incident, Interval, Shift
+from observe.types import (
+    WINDOW_NS,
+    Cause,
+    CauseKind,
+    Diagnosis,
+    Evidence,
+    Impact,
+    Incident,
+    Interval,
+    Season,
+    Shift,
+    State,
+)
 
 SECOND_NS = 1_000_000_000
 CANARY_SCORE = 0.95
@@ -34,39 +48,51 @@ OF_CALLS = re.compile(r"gen_ai|vllm|sglang|tgi_|nv_inference|token", re.IGNORECA
 """Histograms sent as metrics that measure model calls: they carry no tokens, so spans speak for them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a look may ask beyond its frames; the same question gets the same answer. It does without one it lacks."""
+
+    attributes: Ask | None = None  # of requests: without them causes are narrowed by what frames hold alone
+    past: Past | None = None  # what series did in earlier times: without it nothing is usual for the time of the day
+
+
+NOTHING = Asked()
+
+
 def look(
     frames: Frames,
     known: Sequence[Incident],
     now_ns: int,
     settings: Settings,
-    ask: Ask | None = None,
+    asked: Asked = NOTHING,
     memory: Memory | None = None,
 ) -> list[Incident]:
     """The incidents that changed, in their new state, given the incidents `known` so far.
 
-    `frames` reach back at least `horizon_ns(settings)` from `now_ns`, where there is that much history. `ask` counts
-    the attributes of requests, and gives the same for the same question; without it causes are narrowed by what frames
-    hold alone. `memory` of the looks before saves work and changes nothing that is told.
+    `frames` reach back at least `horizon_ns(settings)` from `now_ns`, where there is that much history. `memory` of the
+    looks before saves work and changes nothing that is told.
     """
     frames = sealed(frames, span_of(now_ns, settings.detect).end_ns)
     rules = (*settings.detect.rules, *_objectives(settings))
-    return step(known, diagnoses(frames, known, now_ns, settings, ask, memory), now_ns, settings.alert, rules)
+    found, usual = _seen(frames, known, now_ns, settings, asked, memory)
+    changed = step(known, found, now_ns, settings.alert, rules)
+    return [*changed, *step_usual(known, usual, now_ns, settings.alert)]
 
 
 def again(given: Look) -> list[Incident]:
     """The look once more, on what it was given."""
-    return look(given.frames, given.known, given.at_ns, given.settings, given.answer)
+    return look(given.frames, given.known, given.at_ns, given.settings, Asked(given.answer, given.past))
 
 
-def diagnoses(
+def _seen(
     frames: Frames,
     known: Sequence[Incident],
     now_ns: int,
     settings: Settings,
-    ask: Ask | None = None,
-    memory: Memory | None = None,
-) -> list[Diagnosis]:
-    """What is wrong at `now_ns`, and why."""
+    asked: Asked,
+    memory: Memory | None,
+) -> tuple[list[Diagnosis], list[Season]]:
+    """What is wrong at `now_ns`, and why; and what would be, if it were not so at this time on other days."""
     excluded = abnormal(known, now_ns, new_normal_s=settings.detect.new_normal_s)
     given = given_tokens(frames, now_ns, settings.detect, excluded)
     burns = burning(frames, now_ns, settings.slo, settings.detect)
@@ -77,6 +103,9 @@ def diagnoses(
         *(burn.shift for burn in burns),
     ]
     shifts = [shift for shift in shifts if not _told_by_tokens(shift, given)]
+    by_shift = _seasons(shifts, frames, known, now_ns, settings, asked.past)
+    usual = [season for season in by_shift.values() if season.usual]
+    shifts = [shift for shift in shifts if shift not in by_shift or not by_shift[shift].usual]
     found: list[Diagnosis] = []
     spanless = frames.selfs.is_empty() and not frames.gauges.is_empty()
     context = gauge_shifts(frames, now_ns, settings.detect, excluded) if shifts or spanless else []
@@ -85,9 +114,31 @@ def diagnoses(
         shifts += [s for s in felt(context) if (s.service, s.operation, s.measure) not in told]
     if shifts:
         found = diagnose(shifts, frames, now_ns, settings.diagnose, context)
-        found = [_with_reasons(one, given, burns) for one in found if not _explained(one, given)]
+        found = [_with_reasons(one, given, burns, by_shift) for one in found if not _explained(one, given)]
+        ask = asked.attributes
         found = found if ask is None else with_attributes(found, frames, now_ns, ask)
-    return [*found, *rollbacks(frames, now_ns, settings)]
+    return [*found, *rollbacks(frames, now_ns, settings)], usual
+
+
+def _seasons(
+    shifts: Sequence[Shift],
+    frames: Frames,
+    known: Sequence[Incident],
+    now_ns: int,
+    settings: Settings,
+    past: Past | None,
+) -> Mapping[Shift, Season]:
+    """Latencies that were judged given their tokens are not asked about: earlier prompts were other prompts."""
+    if past is None or not shifts:
+        return {}
+    by_tokens = set(frames.tokens["service"].unique())
+    since: dict[str, int] = {}
+    for incident in known:
+        if incident.state is not State.RESOLVED and not incident.usual:
+            for service in affected(incident):
+                since[service] = min(incident.onset_ns, since.get(service, incident.onset_ns))
+    asked = [s for s in shifts if not (s.service in by_tokens and s.measure.startswith("latency_"))]
+    return seasons(asked, now_ns, settings.detect, past, since)
 
 
 def _detected(
@@ -174,14 +225,21 @@ def _unknown(diagnosis: Diagnosis) -> bool:
     return bool(diagnosis.causes) and diagnosis.causes[0].kind is CauseKind.UNKNOWN
 
 
-def _with_reasons(diagnosis: Diagnosis, given: Given, burns: Sequence[Burning]) -> Diagnosis:
-    """The first cause with what tokens and objectives say."""
+def _with_reasons(
+    diagnosis: Diagnosis, given: Given, burns: Sequence[Burning], by_shift: Mapping[Shift, Season]
+) -> Diagnosis:
+    """The first cause with what tokens, objectives and earlier days say."""
     if not diagnosis.causes:
         return diagnosis
     first = diagnosis.causes[0]
     more = [Evidence("slo", burn.text) for burn in burns if burn.shift in diagnosis.symptoms]
     if first.service in given.notes:
         more.append(Evidence("tokens", given.notes[first.service]))
+    compared = [by_shift[shift] for shift in diagnosis.symptoms if shift in by_shift]
+    if compared:
+        surest = min(compared, key=lambda s: (s.shift.service != first.service, s.shift.p_value, s.shift.measure))
+        numbers = (("low", surest.low), ("high", surest.high), ("cycles", float(surest.out_of)))
+        more.append(Evidence("season", unusual_text(surest), numbers))
     causes = (replace(first, evidence=(*first.evidence, *more)), *diagnosis.causes[1:])
     return replace(diagnosis, causes=causes) if more else diagnosis
 

@@ -64,6 +64,7 @@ def incident_json(incident: Incident) -> Json:
             "services": list(incident.impact.services),
             "requests_affected": incident.impact.requests_affected,
         },
+        "note": incident.note,
     }
 
 
@@ -113,6 +114,7 @@ def incident_from_json(body: Any) -> Incident:
         ),
         ruled_out=tuple(RuledOut(r["service"], r["resource"], r["because"], *_asked(r)) for r in body["ruled_out"]),
         impact=Impact(tuple(body["impact"]["services"]), body["impact"]["requests_affected"]),
+        note=body.get("note", ""),
     )
 
 

@@ -7,19 +7,23 @@ from itertools import groupby
 
 from observe.types import WINDOW_NS, Incident, Interval, State
 
+USUAL_S = 3600.0
+"""What is usual at this time is kept out of baselines for no longer: days rise in the morning and stay there."""
+
 
 def abnormal(incidents: Sequence[Incident], now_ns: int, new_normal_s: float) -> list[Interval]:
     """Per affected service, from one window before the onset to the end of the incident, or to `now_ns`.
 
     An incident that lasts longer than `new_normal_s` is the new normal and leaves nothing out. One that was dropped
     while pending was noise: leaving it out would make the baseline look calmer than it is, and call for more alarms.
+    What was usual at its time is left out, so that the end of a nightly job is held against the time before it.
     """
     spans = [
         (service, incident.onset_ns - WINDOW_NS, end_ns)
         for incident in incidents
         if not _dropped(incident)
         for end_ns in [now_ns if incident.resolved_ns is None else min(incident.resolved_ns, now_ns)]
-        if end_ns - incident.onset_ns <= new_normal_s * 1e9
+        if end_ns - incident.onset_ns <= (min(USUAL_S, new_normal_s) if incident.usual else new_normal_s) * 1e9
         for service in affected(incident)
     ]
     return [Interval(start, end, service) for service, start, end in _joined(sorted(spans))]
@@ -32,7 +36,7 @@ def affected(incident: Incident) -> tuple[str, ...]:
 
 
 def _dropped(incident: Incident) -> bool:
-    return incident.state is State.RESOLVED and incident.fired_ns is None
+    return incident.state is State.RESOLVED and incident.fired_ns is None and not incident.usual
 
 
 def _joined(spans: Iterable[tuple[str, int, int]]) -> Iterator[tuple[str, int, int]]:

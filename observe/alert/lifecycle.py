@@ -50,7 +50,8 @@ def step(
 ) -> list[Incident]:
     """The new state of every incident that changed, new ones included, oldest first.
 
-    `known` may hold resolved incidents; they stay as they are. `rules` are the fixed thresholds, for their severities.
+    `known` may hold resolved incidents, and what is usual at its time; they stay as they are. `rules` are the fixed
+    thresholds, for their severities.
     Pending incidents that are not seen again end as resolved with `fired_ns` None: nobody was told, nobody will be.
     """
     clock = _Clock(
@@ -59,7 +60,7 @@ def step(
         int(settings.keep_firing_for_s * SECOND_NS),
         {rule.name: rule for rule in rules},
     )
-    alive = sorted((i for i in known if i.state is not State.RESOLVED), key=_age)
+    alive = sorted((i for i in known if i.state is not State.RESOLVED and not i.usual), key=_age)
     changed: list[Incident] = []
     seen = groups(alive, [d for d in diagnoses if d.symptoms])
     for group in seen:

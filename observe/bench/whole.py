@@ -22,7 +22,7 @@ from observe.errors import BadRecord
 from observe.frames import Frames
 from observe.interfaces import Store
 from observe.judging import Judging
-from observe.pipeline import picture, replay
+from observe.pipeline import asked_of, picture, replay
 from observe.settings import Settings, changed
 from observe.types import TOPICS, WINDOW_NS, Batch, CauseKind, Incident, Json, Record, Signal
 from observe.verdict import horizon_ns
@@ -175,8 +175,8 @@ def looked_at(store: Store, fault_ns: int, to_ns: int, settings: Settings) -> li
     def read(first_ns: int, last_ns: int) -> Frames:
         return picture(store, first_ns, last_ns, settings)
 
-    ask = Asking(store)({}) if settings.diagnose.attributes else None
-    return replay(read, fault_ns - QUIET_NS, to_ns, settings, ask=ask)
+    asked = asked_of(Asking(store), settings)
+    return replay(read, fault_ns - QUIET_NS, to_ns, settings, asked=asked)
 
 
 def answered(store: Store, case: Case, fault_ns: int, to_ns: int, settings: Settings) -> Incident | None:

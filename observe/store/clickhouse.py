@@ -10,7 +10,7 @@ import orjson
 import polars as pl
 
 from observe.errors import Unavailable
-from observe.frames import AttributeQuestion, Frames, TraceQuestion
+from observe.frames import AttributeQuestion, Frames, PastQuestion, TraceQuestion
 from observe.settings import RetentionSettings
 from observe.store import (
     attributes,
@@ -22,6 +22,7 @@ from observe.store import (
     looks,
     migrate,
     otlp,
+    past,
     samples,
     silences,
     windows,
@@ -128,6 +129,9 @@ class ClickHouseStore:
 
     def blocks(self, services: Sequence[str], from_ns: int, to_ns: int, /) -> pl.DataFrame:
         return calls.blocks(self, services, from_ns, to_ns)
+
+    def past(self, question: PastQuestion, /) -> Frames:
+        return past.answer(self, question)
 
     def save_incidents(self, changed: Sequence[Incident], /) -> None:
         incidents.save(self, changed)

@@ -41,7 +41,7 @@ def test_lists_and_librdkafka_properties_come_from_variables():
         ({}, {"stream": "redis://x"}, "local://, kafka://"),
         ({}, {"store": "mysql://x"}, "chdb://, clickhouse://"),
         ({}, {"detect.settle_s": -1}, "detect.settle_s = -1"),
-        ({}, {"detect.new_normal_s": 7200}, "more than baseline_s = 3600"),
+        ({}, {"detect.time_zone": "Mars/Base"}, "'Mars/Base' is no time zone"),
         ({"OBSERVE_DETECT": "3"}, {"detect.settle_s": 1}, "a section is needed"),
         ({"OBSERVE_ALERT__WEBHOOKS": '[{url = "ftp://x"}]'}, {}, "http:// or https://"),
         (

@@ -70,6 +70,7 @@ class IncidentItem(Answer):
     causes: list[CauseItem]
     ruled_out: list[RuledOutItem]
     impact: ImpactItem
+    note: str = Field("", description="why nobody is told, or why it ended though nothing went back to what it was")
 
 
 class Audited(Answer):
