@@ -10,33 +10,11 @@ from hypothesis import strategies as st
 
 from observe.diagnose.offline import Case, rank
 from observe.diagnose.offline.floor import largest_shift
-from observe.diagnose.offline.names import kind_of
 from observe.diagnose.offline.places import reach
 from observe.diagnose.offline.shifts import shifts
 from tests.unit.public_parts import CALLS, INJECT_S, graph, metric_case, metrics, spans
 
 MOVED = {("db", "latency"): 6.0, ("cart", "latency"): 1.6, ("catalog", "latency"): 1.5, ("front", "latency"): 1.3}
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("latency-90", "latency"),
-        ("slat99", "latency"),
-        ("response_time", "latency"),
-        ("error", "errors"),
-        ("net_rx_errors", "errors"),
-        ("succ", "success"),
-        ("nettx", "network"),
-        ("container-cpu-usage-seconds-total", "resource"),
-        ("mem", "resource"),
-        ("sysread", "resource"),
-        ("workload", "traffic"),
-        ("whatever", "resource"),
-    ],
-)
-def test_kinds_are_told_from_names(name, kind):
-    assert kind_of(name) == kind
 
 
 @pytest.mark.parametrize("service", sorted(CALLS))

@@ -66,9 +66,14 @@ def places(case: Case, moved: Shifts, pairs: set[tuple[str, str]]) -> Places:
         down,
         np.where(reached, 1.0, UNREACHED),
         symptom,
-        kind_of(metric) if metric else "",
+        _kind(metric, moved),
         metric,
     )
+
+
+def _kind(metric: str, moved: Shifts) -> str:
+    same = np.flatnonzero(moved.metric == metric)
+    return str(moved.kind[same[0]]) if len(same) else kind_of(metric) if metric else ""
 
 
 def _entry(calls: NDArray[np.bool_]) -> int:

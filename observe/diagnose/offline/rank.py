@@ -46,8 +46,10 @@ def rank(case: Case) -> Ranked:
     (Pearl 1988, doi:10.1016/C2009-0-27609-4, ch. 4). Ties go by name."""
     before, after = trees(case.spans_before), trees(case.spans_after)
     before, after = with_leads(before, before), with_leads(after, before)
-    moved = shifts(case.metrics, case.inject_at_s)
-    where = places(case, moved, called(before) | called(after))
+    calls = called(before) | called(after)
+    edges = calls | set(zip(case.graph["caller"].to_list(), case.graph["callee"].to_list(), strict=True))
+    moved = shifts(case.metrics, case.inject_at_s, edges)
+    where = places(case, moved, calls)
     evidence = _from_metrics(moved, where)
     evidence["silence"] = silence(case.metrics, case.inject_at_s, where)
     if before.height and after.height:

@@ -9,13 +9,15 @@ and spread are median and median absolute deviation (Rousseeuw & Croux 1993, doi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from observe.diagnose.offline.names import Kind, kind_of
+from observe.diagnose.offline.kinds import kinds
+from observe.diagnose.offline.names import Kind
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,6 +26,8 @@ SMALLEST = 0.05
 """A level that moves by less than this part of itself is never a large shift, however quiet it was before."""
 SMALLEST_FAILURES = 0.005
 """The same for what is known as a share of all requests."""
+NEAR_BEST = 0.9
+"""A share of successes is above this part of its best in every second step at least."""
 MAD_TO_SIGMA = 1.4826
 STRETCHES = 8
 """At least so many stretches without overlap are wanted before the fault; else stretches are cut shorter."""
@@ -49,16 +53,18 @@ class Shifts:
         return np.isin(self.kind, kinds)
 
 
-def shifts(metrics: pl.DataFrame, inject_at_s: float) -> Shifts:
-    """Of every series that was seen before the fault and after it began. Shapes: series, or time × series."""
+def shifts(metrics: pl.DataFrame, inject_at_s: float, calls: Collection[tuple[str, str]] = ()) -> Shifts:
+    """Of every series that was seen before the fault and after it began. Shapes: series, or time × series. `calls` are
+    known pairs of services, caller first."""
     times, names, values = wide(metrics)
     is_after = times >= inject_at_s
     known = np.isfinite(values)
     seen = known[~is_after].any(axis=0) & known[is_after].any(axis=0)
     names, values = names.filter(pl.Series(seen)), values[:, seen]
-    kind = np.array([kind_of(m) for m in names["metric"].to_list()], dtype=np.str_)
+    kind = kinds(values, names, calls)
     service = names["service"].to_numpy().astype(np.str_)
     asked = _asked(values, kind, service)
+    kind = np.where(_successes(values, kind) & np.isnan(asked).all(axis=0), "traffic", kind)
     kind = np.where(_counted(values, kind) & np.isnan(asked).all(axis=0), "counts", kind)
     values = _filled(_as_failures(_while_asked(values, kind, asked), kind, asked), is_after)
     before, after_high, after_low, up, down = _moved(values, is_after, kind, _least(asked[~is_after], times))
@@ -104,6 +110,14 @@ def _counted(values: Floats, kind: NDArray[np.str_]) -> NDArray[np.bool_]:
     return np.asarray((kind == "errors") & (np.max(values, axis=0, initial=0.0, where=np.isfinite(values)) > 1))
 
 
+def _successes(values: Floats, kind: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Successes that are told as numbers of requests: a share stays near its best."""
+    known = np.isfinite(values)
+    best = np.max(values, axis=0, initial=0.0, where=known)
+    near = (known & (values >= NEAR_BEST * best)).sum(axis=0)
+    return np.asarray((kind == "success") & (best > 1) & (near < 0.5 * known.sum(axis=0)))
+
+
 def _while_asked(values: Floats, kind: NDArray[np.str_], asked: Floats) -> Floats:
     """Without what is told of latency and failures in steps in which nobody asked the service."""
     return np.where((asked == 0) & np.isin(kind, ("latency", "success", "errors")), np.nan, values)
@@ -113,7 +127,8 @@ def _as_failures(values: Floats, kind: NDArray[np.str_], asked: Floats) -> Float
     """Success, availability and errors as the share that failed; the best success ever seen counts as all."""
     known = np.isfinite(values)
     best = np.max(values, axis=0, initial=0.0, where=known)
-    failed = 1 - values / np.where(best > 0, best, 1.0)
+    all_of = np.where(_successes(values, kind), np.where(asked > 0, asked, np.nan), np.where(best > 0, best, 1.0))
+    failed = np.clip(1 - values / all_of, 0.0, None)
     share = values / np.where(asked > 0, asked, np.nan)
     return np.select(
         [kind == "success", _counted(values, kind) & np.isfinite(asked).any(axis=0)], [failed, share], values
