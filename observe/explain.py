@@ -5,11 +5,13 @@ Names and texts come from telemetry: they are escaped here, and nothing in them 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
 from typing import NamedTuple
 
-from observe.types import Cause, CauseKind, Incident, RuledOut, Shift
+from observe.types import Cause, CauseKind, Incident, Json, RuledOut, Shift
 from observe.wire import API_PREFIX, rfc3339
 
 MAX_SYMPTOMS = 5
@@ -64,21 +66,37 @@ def text(incident: Incident, looked_ns: int | None = None, base: str = "") -> st
     return "\n\n".join(parts) + "\n"
 
 
-def markdown(incident: Incident, looked_ns: int | None = None, base: str = "") -> str:
-    """The explanation in CommonMark; each sentence links to the question that gives its numbers again."""
+def statements(body: Json) -> Mapping[str, str]:
+    """SQL by address, of the sentences of an incident as the API gives it."""
+    said = [*(e for cause in body["causes"] for e in cause["evidence"]), *body["ruled_out"]]
+    return {one["query"]: one["sql"] for one in said if one.get("sql")}
+
+
+def markdown(
+    incident: Incident, looked_ns: int | None = None, base: str = "", statements: Mapping[str, str] | None = None
+) -> str:
+    """The explanation in CommonMark; each sentence links to the question that gives its numbers again. The SQL of those
+    that have `statements` stands folded at the end."""
     parts = [f"# {_md(incident.title)}", _md(_status(incident, looked_ns))]
     for section in sections(incident, looked_ns):
         lines = [f"- {_md(line.text)}{_md_link(line.query, base)}" for line in section.lines]
         parts.append(f"## {_md(section.heading)}\n\n" + "\n".join(lines))
+    parts += _md_sql(_with_statements(incident, looked_ns, statements or {}))
     return "\n\n".join(parts) + "\n"
 
 
-def html(incident: Incident, looked_ns: int | None = None, base: str = "") -> str:
-    """The explanation as a page of its own, without scripts or anything from elsewhere."""
+def html(
+    incident: Incident, looked_ns: int | None = None, base: str = "", statements: Mapping[str, str] | None = None
+) -> str:
+    """The explanation as a page of its own, without scripts or anything from elsewhere; `statements` as in markdown."""
     body = [f"<h1>{escape(incident.title)}</h1>", f"<p>{escape(_status(incident, looked_ns))}</p>"]
     for section in sections(incident, looked_ns):
         items = "".join(f"<li>{escape(line.text)}{_html_link(line.query, base)}</li>" for line in section.lines)
         body.append(f"<h2>{escape(section.heading)}</h2><ul>{items}</ul>")
+    asked = _with_statements(incident, looked_ns, statements or {})
+    folded = "".join(f"<h3>{escape(line.text)}</h3><pre>{escape(sql)}</pre>" for line, sql in asked)
+    if folded:
+        body.append(f"<details><summary>The same questions in SQL</summary>{folded}</details>")
     return _PAGE.format(title=escape(incident.title), body="\n".join(body))
 
 
@@ -196,6 +214,31 @@ def _html_link(query: str, base: str) -> str:
     return f' <a href="{escape(base + query)}" title="the question behind this">⌕</a>' if query else ""
 
 
+def _with_statements(
+    incident: Incident, looked_ns: int | None, statements: Mapping[str, str]
+) -> list[tuple[Sentence, str]]:
+    """The sentences that are shown and have SQL, each statement once."""
+    found: dict[str, tuple[Sentence, str]] = {}
+    for section in sections(incident, looked_ns):
+        for line in section.lines:
+            if sql := statements.get(line.query):
+                found.setdefault(sql, (line, sql))
+    return list(found.values())
+
+
+def _md_sql(asked: list[tuple[Sentence, str]]) -> list[str]:
+    if not asked:
+        return []
+    blocks = [part for line, sql in asked for part in (_md(line.text), f"{_fence(sql)}sql\n{sql}\n{_fence(sql)}")]
+    return ["<details><summary>The same questions in SQL</summary>", *blocks, "</details>"]
+
+
+def _fence(sql: str) -> str:
+    """Longer than any row of backticks in names."""
+    longest = max((len(run) for run in re.findall(r"`+", sql)), default=0)
+    return "`" * max(3, longest + 1)
+
+
 def _plain(line: str) -> str:
     """One line without control characters: names come from telemetry, and a terminal obeys them."""
     return "".join(c if c.isprintable() else " " for c in line)
@@ -224,6 +267,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 1.5rem a
 h1 {{ font-size: 1.35rem; }} h2 {{ font-size: 1.05rem; margin-top: 1.5rem; }}
 ul {{ padding-left: 1.2rem; }} li {{ overflow-wrap: anywhere; margin: .25rem 0; }}
 a {{ text-decoration: none; }}
+details {{ margin-top: 1.5rem; }} pre {{ overflow-x: auto; font-size: .8rem; }} h3 {{ font-size: .9rem; }}
 </style></head><body>
 {body}
 </body></html>

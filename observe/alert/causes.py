@@ -25,6 +25,9 @@ def settled(held: tuple[Cause, ...], seen: tuple[Cause, ...]) -> tuple[Cause, ..
     """
     if not seen or (seen[0].kind is CauseKind.UNKNOWN and held):
         return held
+    if held and _less_narrow(seen[0], held[0]):
+        # Attributes are not asked for at every look; what was found once is not forgotten meanwhile.
+        seen = (replace(seen[0], resource=held[0].resource), *seen[1:])
     if not held or held[0].kind is CauseKind.UNKNOWN or same(held[0], seen[0]):
         return ranked(seen)
     challenger = seen[0]
@@ -36,6 +39,12 @@ def settled(held: tuple[Cause, ...], seen: tuple[Cause, ...]) -> tuple[Cause, ..
     if clear or (was_second and (again is None or lead >= LEAD)):
         return ranked(seen)
     return ranked((replace(first, score=min(first.score, challenger.score)), *seen))
+
+
+def _less_narrow(seen: Cause, held: Cause) -> bool:
+    """Whether the one is the other without the attribute that its requests have in common."""
+    at_service = seen.kind is held.kind is CauseKind.SERVICE and seen.service == held.service
+    return at_service and not seen.resource and "=" in held.resource
 
 
 def same(a: Cause, b: Cause) -> bool:

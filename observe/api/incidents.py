@@ -16,6 +16,7 @@ from observe.api.problems import NotFound
 from observe.errors import BadRecord
 from observe.interfaces import Store
 from observe.looks import compared, unpack
+from observe.store.asked import sql_of
 from observe.store.read import Reader
 from observe.types import Incident, Json, Severity, State
 from observe.verdict import again
@@ -55,7 +56,7 @@ def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
     @routes.get("/incidents/{incident_id}", response_model=models.IncidentItem)
     def incident(incident_id: str) -> Json:
         """The newest version of one incident."""
-        return incident_json(found(incident_id))
+        return _with_sql(incident_json(found(incident_id)))
 
     @routes.get("/incidents/{incident_id}/explain", response_model=models.IncidentItem)
     def explain(incident_id: str, query: Annotated[ExplainQuery, Query()]) -> Response | Json:
@@ -66,11 +67,14 @@ def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
         looked_ns = None if kept is None else kept[0]
         if query.format == "text":
             return PlainTextResponse(render.text(shown, looked_ns))
+        body = _with_sql(incident_json(shown))
+        statements = render.statements(body)
         if query.format == "markdown":
-            return PlainTextResponse(render.markdown(shown, looked_ns), media_type="text/markdown")
+            page = render.markdown(shown, looked_ns, statements=statements)
+            return PlainTextResponse(page, media_type="text/markdown")
         if query.format == "html":
-            return HTMLResponse(render.html(shown, looked_ns))
-        return incident_json(shown) | {"looked_at": None if looked_ns is None else rfc3339(looked_ns)}
+            return HTMLResponse(render.html(shown, looked_ns, statements=statements))
+        return body | {"looked_at": None if looked_ns is None else rfc3339(looked_ns)}
 
     @routes.get("/incidents/{incident_id}/inputs", response_class=Response)
     def inputs(incident_id: str) -> Response:
@@ -91,6 +95,13 @@ def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
         return answer | {"looked_at": rfc3339(at_ns)}
 
     return routes
+
+
+def _with_sql(body: Json) -> Json:
+    """The incident with the SQL of each sentence beside its address."""
+    for sentence in [*(said for cause in body["causes"] for said in cause["evidence"]), *body["ruled_out"]]:
+        sentence["sql"] = sql_of(sentence["query"])
+    return body
 
 
 def _worst_first(incident: Incident) -> tuple[int, int, int, str]:

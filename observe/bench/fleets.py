@@ -33,6 +33,7 @@ class Outcome:
     diagnoses: int
     seconds: float
     both: bool = True  # where there are two faults: both are among the first two causes of some diagnoses
+    told: tuple[tuple[float, bool], ...] = ()  # confidence of each diagnosis's first cause that is named; is it right?
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ def _elsewhere(
     """A second fault that has neither service nor resource in common with the first; None where none is found."""
     for _ in range(20):
         changed, fault = random_fault(rng, fleet, kind, at_s)
-        if fault.service != first.service and (not fault.resource or fault.resource != first.resource):
+        shared = fault.kind in ("host", "database") and fault.resource == first.resource
+        if fault.service != first.service and not shared:
             return changed, fault
     return fleet, None
 
@@ -148,6 +150,11 @@ def outcome(given: Case, found: Sequence[Diagnosis], seconds: float) -> Outcome:
         diagnoses=len(found),
         seconds=seconds,
         both=all(any(right(c, fault, given.hidden) for c in near) for fault in truths),
+        told=tuple(
+            (c.score, any(right(c, fault, given.hidden) for fault in truths if fault.kind != "none"))
+            for c in (d.causes[0] for d in found)
+            if c.kind is not CauseKind.UNKNOWN
+        ),
     )
 
 

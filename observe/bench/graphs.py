@@ -29,8 +29,12 @@ FAULTS = (
     "traffic",
     "crash",
     "repeats",
+    "storm",
     "none",
 )
+LARGE = 40
+"""Fleets of more services have several entry services, and are as deep as this one: else most would get no request."""
+PER_ENTRY = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +103,14 @@ def random_fleet(rng: np.random.Generator, services: int, *, max_tree: float = 3
     operations: list[Operation] = []
     sizes: list[float] = []
     ops_of: list[list[int]] = [[] for _ in range(services)]
-    parents = [-1] + [int(rng.integers(max(0, i - 6), i)) for i in range(1, services)]
+    entries = max(1, services // PER_ENTRY) if services > LARGE else 1
+    reach = services // 4 if services > LARGE else 6
+    parents = [-1] * entries + [int(rng.integers(max(0, i - reach), i)) for i in range(entries, services)]
     for i in range(services - 1, -1, -1):
         must = [c for c in range(i + 1, services) if parents[c] == i]
         for o in range(1 + int(rng.integers(0, 3))):
             calls = _calls(rng, i, must if o == 0 else [], ops_of, sizes, max_tree)
-            if o and i == 0 and must:  # other entry operations use part of the fleet
+            if o and i < entries and must:  # other entry operations use part of the fleet
                 calls = _calls(rng, i, [c for c in must if rng.random() < 0.6], ops_of, sizes, max_tree)
             ops_of[i].append(len(operations))
             sizes.append(1 + sum(c.probability * (sizes[c.callee] if c.callee >= 0 else 1) for c in calls))
@@ -118,9 +124,9 @@ def random_fleet(rng: np.random.Generator, services: int, *, max_tree: float = 3
                     tuple(calls),
                 )
             )
-    bare = Fleet(tuple(operations), (), tuple(ops_of[0]))
+    bare = Fleet(tuple(operations), (), tuple(op for entry in range(entries) for op in ops_of[entry]))
     used = _traffic(bare)
-    busy = [s for s in names[1:] if used.get(s, 0.0) >= 0.3] or names[1:]
+    busy = [s for s in names[entries:] if used.get(s, 0.0) >= 0.3 * share(bare)] or names[entries:]
     return replace(bare, instances=_instances(rng, names, str(rng.choice(busy))))
 
 
@@ -164,10 +170,15 @@ def _instances(rng: np.random.Generator, names: Sequence[str], gpu_service: str)
     return tuple(found)
 
 
+def share(fleet: Fleet) -> float:
+    """Of the requests of all users, what each of the entry operations of a large fleet gets beside those of a small."""
+    return min(1.0, 3 / len(fleet.roots))
+
+
 def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float = 600.0) -> tuple[Fleet, Fault]:
     """A fault of `kind` in a service that receives traffic, and the fleet that it needs (a release adds a version)."""
-    used = _traffic(fleet)
-    heavy = [s for s in fleet.services if used.get(s, 0.0) >= 0.2]
+    used, enough = _traffic(fleet), 0.2 * share(fleet)
+    heavy = [s for s in fleet.services if used.get(s, 0.0) >= enough]
     service = str(rng.choice(heavy))
     hit = float(rng.choice([1.0, 1.0, 0.2]))
     factor = float(rng.uniform(3, 8))
@@ -182,6 +193,9 @@ def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float 
         return fleet, replace(
             fault, service=service, factor=1.0, extra_ms=8000.0, probability=float(rng.uniform(0.1, 0.9))
         )
+    if kind == "storm":
+        service = _called(rng, fleet, heavy)
+        return fleet, replace(fault, service=service, factor=2.0, probability=float(rng.uniform(0.3, 0.6)))
     if kind == "crash":
         service = _called(rng, fleet, heavy)
         return fleet, replace(
@@ -195,7 +209,7 @@ def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float 
         return fleet, replace(fault, service=fleet.operations[fleet.roots[0]].service, factor=2.5, probability=1.0)
     if kind == "database":
         used_by = sorted({(o.service, c.virtual) for o in fleet.operations for c in o.calls if c.virtual})
-        hot = [(s, v) for s, v in used_by if used.get(s, 0.0) >= 0.2]
+        hot = [(s, v) for s, v in used_by if used.get(s, 0.0) >= enough]
         if not hot:
             return random_fault(rng, fleet, "latency", at_s)
         service, name = hot[int(rng.integers(0, len(hot)))]
@@ -221,7 +235,8 @@ def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float 
         shared = sorted(
             h
             for h, members in on.items()
-            if len({fleet.instances[i].service for i in members if used.get(fleet.instances[i].service, 0) >= 0.2}) > 1
+            if len({fleet.instances[i].service for i in members if used.get(fleet.instances[i].service, 0) >= enough})
+            > 1
         )
         if shared:
             host = str(rng.choice(shared))

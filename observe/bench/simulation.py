@@ -22,6 +22,7 @@ WINDOW_MS = WINDOW_NS / 1e6
 MAX_DEPTH = 12
 TIMEOUT_MS = 4000.0
 """After this a client gives up; the server goes on with its work."""
+STORM_RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +164,16 @@ class Simulation:
             self._send(caller, call, start, request, instance, depth)
             return start, np.zeros(len(start), bool)
         end, bad = self._attempt(caller, call, start, request, instance, depth)
-        again = np.flatnonzero(bad)
-        if call.retries and len(again):
-            end[again], bad[again] = self._attempt(caller, call, end[again], request[again], instance[again], depth)
+        for _ in range(self._retries(call)):
+            again = np.flatnonzero(bad)
+            if len(again):
+                end[again], bad[again] = self._attempt(caller, call, end[again], request[again], instance[again], depth)
         return end, bad
+
+    def _retries(self, call: Call) -> int:
+        """In a storm all callers of the failing service ask up to three times again, without a pause."""
+        callee = self.fleet.operations[call.callee].service
+        return STORM_RETRIES if any(f.service == callee for f in self._of("storm")) else int(call.retries)
 
     def _attempt(
         self, caller: str, call: Call, start: Floats, request: Ints, instance: Ints, depth: int
@@ -254,7 +261,7 @@ class Simulation:
             own = own * (1 - self._busy[row]) / (1 - busy)
         for fault in self._of("host"):
             own = np.where(self._hit(fault, start) & _among(fault, instance), own * fault.factor, own)
-        for fault in self._of("latency", "instance", "version", "gpu", "timeout"):
+        for fault in self._of("latency", "instance", "version", "gpu", "timeout", "storm"):
             if fault.service == service:
                 hit = self._hit(fault, start) & (_among(fault, instance) if fault.instances else True)
                 own = np.where(hit, own * fault.factor + fault.extra_ms, own)
@@ -262,7 +269,7 @@ class Simulation:
 
     def _error_ratio(self, service: str, ratio: float, instance: Ints, start: Floats) -> Floats:
         found = np.full(len(start), ratio)
-        for fault in self._of("errors"):
+        for fault in self._of("errors", "storm"):
             if fault.service == service:
                 found = np.where(start >= fault.at_s * 1000.0, fault.probability, found)
         return found

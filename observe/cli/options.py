@@ -113,8 +113,11 @@ def text_of(incident: Json, format_: str = "markdown", base: str = "") -> str:
     from observe.wire import from_rfc3339, incident_from_json
 
     body, looked_at = incident_from_json(incident), incident.get("looked_at")
-    form = {"html": render.html, "markdown": render.markdown, "text": render.text}[format_]
-    return form(body, None if looked_at is None else from_rfc3339(looked_at), base)
+    looked_ns = None if looked_at is None else from_rfc3339(looked_at)
+    if format_ == "text":
+        return render.text(body, looked_ns, base)
+    form = {"html": render.html, "markdown": render.markdown}[format_]
+    return form(body, looked_ns, base, render.statements(incident))
 
 
 def time_of(text: str, option: str) -> int:

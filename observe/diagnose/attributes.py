@@ -24,7 +24,7 @@ from scipy import stats
 from observe.diagnose.graph import ENTRY_KINDS
 from observe.diagnose.levels import Periods, periods
 from observe.frames import BUCKETS_PER_OCTAVE, AttributeQuestion, Frames, Question
-from observe.types import WINDOW_NS, CauseKind, Diagnosis, Evidence, Numbers, Shift
+from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Evidence, Numbers, Shift
 from observe.wire import API_PREFIX, rfc3339
 
 Floats = NDArray[np.float64]
@@ -46,6 +46,11 @@ MAX_TOLD = 3
 MAX_ASKED = 3
 SLOW = 0.99
 
+COMMON = (
+    "service", "operation", "http.", "url.", "rpc.", "server.", "net.", "messaging.", "host.", "db.", "telemetry.",
+    "container.", "k8s.", "process.", "os.", "cloud.", "deployment.", "peer.", "span.",
+)  # fmt: skip
+"""What instrumentation gives to every span: it tells where a request went, less who asked."""
 CONSEQUENCES = re.compile(
     r"error|exception|status|finish_reason|resend|retry|\.latency|duration|message|output_tokens|completion_tokens"
     r"|^thread\.|^network\.peer|^net\.(sock\.)?peer|^client\.|user_agent|^telemetry\.|^process\.pid|^url\.full|^code\."
@@ -98,10 +103,34 @@ def _narrowed(diagnosis: Diagnosis, frames: Frames, now_ns: int, ask: Ask) -> Di
     asked = next((q for s in shifts if (q := question(s, frames, when)) is not None), None)
     if asked is None:
         return diagnosis
-    said = tuple(sentence(one, asked) for one in set_apart(ask(asked)))
+    counts = ask(asked)
+    apart = set_apart(counts)
+    said = tuple(sentence(one, asked) for one in apart)
     first = diagnosis.causes[0]
     first = replace(first, evidence=(*first.evidence[:1], *said, *first.evidence[1:]))
-    return replace(diagnosis, causes=(first, *diagnosis.causes[1:]))
+    return replace(diagnosis, causes=(narrowed(first, apart, counts), *diagnosis.causes[1:]))
+
+
+def narrowed(cause: Cause, apart: Sequence[Apart], counts: pl.DataFrame) -> Cause:
+    """The cause with `resource` set to `key=value` where a value that people gave to requests (a tenant, a model) is
+    all that is bad about a service of which nothing else is narrower.
+
+    Of the requests that pass through the service, those with the value must be bad LIFT times as often as those
+    without: else the value only says who uses the service.
+    """
+    if cause.kind is not CauseKind.SERVICE or cause.resource:
+        return cause
+    passing = counts.filter((pl.col("key") == "service") & (pl.col("value") == cause.service))
+    for one in apart:
+        if one.key.startswith(COMMON) or CONSEQUENCES.search(one.key) or not passing.height:
+            continue
+        others = float(_others_with(passing, one.against).sum()) - one.others_with
+        bad = float(passing["bad"].sum()) - one.bad_with
+        with_value = (one.bad_with + 0.5) / (one.bad_with + one.others_with + 1)
+        enough = bad + others >= max(MIN_BAD, 0.1 * (one.bad_with + one.others_with))
+        if enough and with_value >= LIFT * max(bad + 0.5, 0.5) / (max(bad, 0.0) + max(others, 0.0) + 1):
+            return replace(cause, resource=f"{one.key}={one.value}")
+    return cause
 
 
 def sentence(one: Apart, asked: AttributeQuestion) -> Evidence:
@@ -267,8 +296,7 @@ def _same(one: tuple[int, int], other: tuple[int, int], traces: int) -> bool:
 
 def _plainness(keys: Sequence[str], chosen: NDArray[np.int64]) -> NDArray[np.int64]:
     """What people set themselves comes before what instrumentation adds to every span."""
-    common = ("service", "operation", "http.", "url.", "rpc.", "server.", "net.", "messaging.", "service.", "host.")
-    return np.array([int(keys[i].startswith(common)) for i in chosen.tolist()], np.int64)
+    return np.array([int(keys[i].startswith(COMMON)) for i in chosen.tolist()], np.int64)
 
 
 def fisher(bad_with: Floats, bad: int, others_with: Floats, others: int) -> Floats:

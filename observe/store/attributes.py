@@ -30,25 +30,27 @@ class Database(Protocol):
 
 def count(db: Database, question: AttributeQuestion) -> pl.DataFrame:
     """Rows of ATTRIBUTE_COUNTS, the first of them the totals."""
-    rows = db.query(
-        sql("attribute_counts"),
-        {
-            "service": question.service,
-            "operation": question.operation,
-            "kind": question.kind,
-            "slower_than_ns": int(question.slower_than_ms * 1e6),
-            "before_from": question.before_from_ns // _S,
-            "before_to": question.before_to_ns // _S,
-            "after_from": question.after_from_ns // _S,
-            "after_to": question.after_to_ns // _S,
-            "every": max(1, question.requests // MAX_TRACES),
-            "traces": MAX_TRACES,
-            "values": MAX_VALUES,
-            "least": LEAST,
-            "private": PRIVATE,
-        },
-    )
+    rows = db.query(sql("attribute_counts"), parameters(question))
     if not rows.width:
         return pl.DataFrame(schema=ATTRIBUTE_COUNTS)
     columns = [pl.col(name).cast(kind) for name, kind in ATTRIBUTE_COUNTS.items()]
     return rows.select(columns).sort("service", "key", "value")
+
+
+def parameters(question: AttributeQuestion) -> Mapping[str, object]:
+    """Of the query that answers it."""
+    return {
+        "service": question.service,
+        "operation": question.operation,
+        "kind": question.kind,
+        "slower_than_ns": int(question.slower_than_ms * 1e6),
+        "before_from": question.before_from_ns // _S,
+        "before_to": question.before_to_ns // _S,
+        "after_from": question.after_from_ns // _S,
+        "after_to": question.after_to_ns // _S,
+        "every": max(1, question.requests // MAX_TRACES),
+        "traces": MAX_TRACES,
+        "values": MAX_VALUES,
+        "least": LEAST,
+        "private": PRIVATE,
+    }

@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
 from observe.bench.fleets import Case, case, score, summary
-from observe.bench.graphs import FAULTS
+from observe.bench.graphs import FAULTS, LARGE, PER_ENTRY
 
 TOGETHER = ("latency", "errors", "database", "instance", "network")
 """Kinds of a second fault."""
@@ -22,7 +23,7 @@ def _plain(options: argparse.Namespace, number: int, kind: str) -> Case:
         options.seed + number,
         options.services,
         kind,
-        rate=options.rate,
+        rate=options.rate * max(1, options.services // PER_ENTRY if options.services > LARGE else 1),
         also=also,
         hidden=options.hidden,
         skew_s=options.skew_s,
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--services", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=20.0)
+    parser.add_argument("--rate", type=float, default=20.0, help="requests a second for each entry service")
     parser.add_argument("--look-s", type=float, default=None, help="diagnose this long after the fault")
     parser.add_argument("--kinds", nargs="*", default=list(FAULTS))
     parser.add_argument("--hidden", type=float, default=0.0, help="part of the services without instrumentation")
@@ -56,12 +57,18 @@ def main() -> None:
     parser.add_argument("--two", action="store_true", help="two faults at once")
     parser.add_argument("--mixed", action="store_true", help="every case another size, rate, and trouble with the data")
     parser.add_argument("--wrong", action="store_true", help="list the cases whose first cause is wrong, on stderr")
+    parser.add_argument(
+        "--each", type=Path, default=None, help="append every outcome to this file, a line of JSON each"
+    )
     options = parser.parse_args()
     outcomes = []
     for i in range(options.cases):
         kind = options.kinds[i % len(options.kinds)]
         found = score(_mixed(options.seed + i, kind) if options.mixed else _plain(options, i, kind), options.look_s)
         outcomes.append(found)
+        if options.each is not None:
+            with options.each.open("a") as lines:
+                lines.write(json.dumps(asdict(found)) + "\n")
         if options.wrong and found.fault != "none" and not (found.rank == 1 and found.resource_right):
             print(asdict(found), file=sys.stderr)
     print(json.dumps(summary(outcomes), indent=1))

@@ -221,3 +221,10 @@ def test_overlapping_intervals_of_one_service_are_joined() -> None:
     closed_other = replace(other, resolved_ns=at(90), fired_ns=at(40))
     web = [i for i in abnormal([later, closed_other, closed], at(900), 3600) if i.service == "web"]
     assert [(i.start_ns, i.end_ns) for i in web] == [(at(-10), at(90)), (at(490), at(600))]
+
+
+def test_what_a_causes_requests_have_in_common_is_not_forgotten_when_it_is_not_asked() -> None:
+    wide, narrow = cause("llm-engine"), cause("llm-engine", resource="tenant=acme")
+    held = settled((narrow,), (wide,))
+    assert [c.resource for c in held] == ["tenant=acme"]
+    assert settled(held, (cause("llm-engine", score=0.2), cause("cart")))[0].resource == "tenant=acme"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observe.diagnose.attributes import counted, fisher, query, question, sentence, set_apart
+from observe.diagnose.attributes import counted, fisher, narrowed, query, question, sentence, set_apart
 from observe.diagnose.levels import Periods
 from observe.frames import ATTRIBUTE_COUNTS, SERVICE_WINDOWS, AttributeQuestion, Frames, empty
-from observe.types import WINDOW_NS, Shift
+from observe.types import WINDOW_NS, Cause, CauseKind, Shift
 
 T0 = 1_700_000_000 * 10**9
 ONSET = T0 + 30 * WINDOW_NS
@@ -165,3 +165,34 @@ def test_where_many_spans_come_less_time_is_looked_at():
     assert asked is not None
     assert asked.after_to_ns - asked.after_from_ns == 5 * WINDOW_NS
     assert asked.before_to_ns - asked.before_from_ns == 5 * WINDOW_NS
+
+
+def cause(kind=CauseKind.SERVICE, resource=""):
+    return Cause(1, kind, "engine", resource, 0.9, 0.8, ("gateway", "engine"))
+
+
+def narrowed_by(table, given=None):
+    return narrowed(given or cause(), set_apart(table), table).resource
+
+
+def test_a_tenant_whose_requests_alone_are_bad_narrows_the_cause():
+    table = counts(("gateway", "tenant", "acme", 98, 12, 120), ("engine", "service", "engine", 100, 400, 500))
+    assert narrowed_by(table) == "tenant=acme"
+    assert narrowed_by(table, cause(CauseKind.INSTANCE, "engine-7")) == "engine-7"
+    assert narrowed_by(table, cause(CauseKind.TRAFFIC)) == ""
+
+
+def test_a_value_that_only_says_who_uses_the_service_narrows_nothing():
+    table = counts(("gateway", "feature", "search", 98, 12, 120), ("engine", "service", "engine", 98, 12, 120))
+    assert [one.key for one in set_apart(table)] == ["feature"]
+    assert narrowed_by(table) == ""
+
+
+def test_where_a_request_went_or_how_it_ended_narrows_nothing():
+    through = ("engine", "service", "engine", 100, 400, 500)
+    assert narrowed_by(counts(("engine", "http.route", "/long", 98, 12, 120), through)) == ""
+    assert narrowed_by(counts(("engine", "error.type", "TimeoutError", 100, 0, 0), through)) == ""
+
+
+def test_without_the_service_in_the_traces_nothing_is_narrowed():
+    assert narrowed_by(counts(("gateway", "tenant", "acme", 98, 12, 120))) == ""

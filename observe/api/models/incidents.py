@@ -28,13 +28,17 @@ class EvidenceItem(Answer):
     text: str
     numbers: dict[str, float] = Field(default={}, description="those in the text")
     query: str = Field("", description='address that gives the numbers again; "": the replay of the incident does')
+    sql: str = Field("", description="the same as a statement for the store; only where one incident is asked for")
 
 
 class CauseItem(Answer):
     rank: int
     kind: str
     service: str = Field(description="the service to look at")
-    resource: str = Field(description='what is narrower than the service: instance, host, GPU, version …; else ""')
+    resource: str = Field(
+        description='narrower than the service: instance, host, GPU, version …, or the attribute key=value that its bad'
+        ' requests have in common; else ""'
+    )
     score: float = Field(description="confidence, 0..1")
     share: float = Field(description="part of the symptom that this cause accounts for, 0..1")
     path: list[str] = Field(description="services from the symptom to the cause")
@@ -48,6 +52,7 @@ class RuledOutItem(Answer):
     because: str
     numbers: dict[str, float] = Field(default={}, description="those in the text")
     query: str = Field("", description="as of evidence")
+    sql: str = Field("", description="as of evidence")
 
 
 class ImpactItem(Answer):
