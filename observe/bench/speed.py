@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from observe.bench.brute import by_hand
 from observe.bench.large import Large, large
 from observe.diagnose import diagnose
 from observe.settings import DiagnoseSettings
@@ -16,10 +16,6 @@ from observe.types import Json
 SIZES = ((100, 500), (1_000, 5_000))
 """Services and edges."""
 REPEATS = 3
-PATIENCE_S = 60.0
-"""After this the plain version is stopped, and its figure is a lower bound."""
-LEAST = 1e-4
-"""The plain version follows a path no further than where less of a request than this arrives."""
 
 
 def speed(sizes: Sequence[tuple[int, int]] = SIZES, progress: Callable[[int], None] = lambda done: None) -> Json:
@@ -43,7 +39,7 @@ def _measured(given: Large) -> Json:
         first = found[0].causes[0].service if found else ""
     seconds, cpu_seconds = np.median(looks, axis=0).tolist()
     cpu = time.process_time()
-    ranked, finished = by_paths(given)
+    ranked, finished = by_hand(given)
     plain_s = time.process_time() - cpu
     return {
         "services": given.services,
@@ -61,51 +57,12 @@ def _measured(given: Large) -> Json:
     }
 
 
-def by_paths(given: Large) -> tuple[list[str], bool]:
-    """Services by what they add to the symptoms along every path of calls, row by row in Python; and whether all paths
-    were walked."""
-    stop_s = time.process_time() + PATIENCE_S
-    onset_ns = min(s.onset_ns for s in given.shifts)
-    count: dict[tuple[str, bool], float] = defaultdict(float)
-    spent: dict[tuple[str, bool], float] = defaultdict(float)
-    for at_ns, service, n, ms in given.frames.selfs.select(
-        "window_start_ns", "service", "requests", "self_sum_ms"
-    ).iter_rows():
-        count[service, at_ns >= onset_ns] += n
-        spent[service, at_ns >= onset_ns] += ms
-    calls: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for at_ns, caller, callee, n in given.frames.edges.select(
-        "window_start_ns", "caller", "callee", "calls"
-    ).iter_rows():
-        if at_ns < onset_ns:
-            calls[caller][callee] += n / max(count[caller, False], 1.0)
-    rise = {
-        service: spent[service, True] / n - spent[service, False] / max(count[service, False], 1.0)
-        for (service, after), n in count.items()
-        if after and n
-    }
-    blame: dict[str, float] = defaultdict(float)
-    for shift in given.shifts:
-        pending = [(shift.service, 1.0)]
-        while pending:
-            if time.process_time() > stop_s:
-                return _ranked(blame), False
-            service, weight = pending.pop()
-            blame[service] += weight * max(rise.get(service, 0.0), 0.0) / max(shift.after - shift.before, 1e-9)
-            pending += [(callee, weight * k) for callee, k in calls[service].items() if weight * k > LEAST]
-    return _ranked(blame), True
-
-
-def _ranked(blame: dict[str, float]) -> list[str]:
-    return sorted(blame, key=lambda service: (-blame[service], service))
-
-
 def text(result: Json) -> str:
     """The result as lines for people."""
     return "\n".join(
         f"{entry['services']:6} services, {entry['edges']:6} edges, {entry['symptoms']:4} symptoms: "
         f"{entry['seconds']:.2f} s ({entry['cpu_seconds']:.2f} s of processor), "
-        f"{'right' if entry['first_right'] else 'wrong'}; plain paths {entry['plain_cpu_seconds']:.1f} s"
+        f"{'right' if entry['first_right'] else 'wrong'}; row by row in Python {entry['plain_cpu_seconds']:.1f} s"
         + ("" if entry["plain_finished"] else ", stopped")
         for entry in result["sizes"]
     )

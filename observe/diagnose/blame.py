@@ -21,6 +21,9 @@ SURGE_FROM, SURGE_SURE = 1.3, 1.6
 RELEASED = 0.3
 """A bad release that accounts for this much of a symptom is not put down to traffic that rose meanwhile."""
 
+SPENT = 1e-3
+"""Part of a request's time below which a service's tail is not looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blamer:
@@ -30,7 +33,7 @@ class Blamer:
     owner: Ints
     traffic: attribution.Traffic
     splits: dict[int, Split]
-    tails: Callable[[], Tails]
+    tails: Callable[[Bools], Tails]  # of the services that are asked for
     tail_splits: dict[int, Split]  # filled at the first symptom that needs them: histograms cost
     lost: Bools  # (edges,) calls fail that the callee has no span of
     released: frozenset[int]  # services of which a new version arrived with the trouble, and is worse than the old
@@ -86,7 +89,7 @@ class Blamer:
 
     def _tail(self, service: int) -> Split:
         if not self.tail_splits:
-            self.tail_splits.update(_tail_splits(self.picture, self.tails(), self.splits))
+            self.tail_splits.update(_tail_splits(self.picture, self.tails, self.splits))
         return self.tail_splits[service]
 
     def _parts(self, split: Split, sign: int) -> tuple[Floats, float]:
@@ -158,7 +161,7 @@ class Blamer:
 
 
 def blamer(
-    picture: Picture, tails: Callable[[], Tails], services: Sequence[int], released: frozenset[int] = frozenset()
+    picture: Picture, tails: Callable[[Bools], Tails], services: Sequence[int], released: frozenset[int] = frozenset()
 ) -> Blamer:
     """Prepared for symptoms of the given services, and for calls that are given up to those that got slow."""
     wanted = np.array(sorted({*services, *np.flatnonzero(slower(picture)).tolist()}), np.int64)
@@ -168,12 +171,15 @@ def blamer(
     return Blamer(picture, owner, traffic, splits, tails, {}, lost, released)
 
 
-def _tail_splits(picture: Picture, tails: Tails, splits: dict[int, Split]) -> dict[int, Split]:
-    """The same weights on the time beyond the old P99 instead of on means."""
+def _tail_splits(picture: Picture, measured: Callable[[Bools], Tails], splits: dict[int, Split]) -> dict[int, Split]:
+    """The same weights on the time beyond the old P99 instead of on means. Services in which a request spends next to
+    nothing, after as before, cannot have moved its tail, and histograms cost."""
     services = np.array(sorted(splits), np.int64)
     factor, weight = attribution.flow(picture)
     reached = attribution.reach(picture, services, weight)
     waited = np.where(picture.edges.waits, factor[picture.edges.caller], 0.0)
+    spent = reached * (picture.nodes.self_ms.max(axis=0) + _outside(picture))
+    tails = measured((spent > SPENT * spent.sum(axis=1, keepdims=True)).any(axis=0))
     found = {}
     for row, service in zip(reached, services.tolist(), strict=True):
         on_edge = row[picture.edges.caller] * waited
@@ -189,6 +195,12 @@ def _tail_splits(picture: Picture, tails: Tails, splits: dict[int, Split]) -> di
             mix=np.zeros_like(own),
         )
     return found
+
+
+def _outside(picture: Picture) -> Floats:
+    """Time per request of each service in the calls that it makes, outside of their callees."""
+    edges = picture.edges
+    return attribution.summed(edges.caller, np.maximum(edges.edge_ms.max(axis=0), 0.0), len(picture.services))
 
 
 def slower(picture: Picture) -> Bools:

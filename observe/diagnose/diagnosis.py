@@ -20,7 +20,7 @@ from observe.diagnose.levels import periods, within
 from observe.diagnose.metrics_only import diagnose_metrics
 from observe.diagnose.narrow import Ground, Place, ground, narrow
 from observe.diagnose.paths import path
-from observe.diagnose.rank import Suspect, confidence, suspects
+from observe.diagnose.rank import SUSPECTED, Suspect, confidence, suspects
 from observe.diagnose.series import Series, series
 from observe.diagnose.symptoms import Symptom, symptoms
 from observe.diagnose.tails import tails
@@ -74,9 +74,11 @@ def _explained(
     """`light` are the frames without histograms: all but tails and impact read those."""
     given = ground(light, view)
     released = frozenset(n for s in given.releases if (n := view.number(s)) is not None)
-    judge = blamer(view, lambda: tails(frames, view), [s.service for s in seen], released)
+    judge = blamer(view, lambda some: tails(frames, view, some), [s.service for s in seen], released)
     blames = [_shared(judge.blame(s), given.hosts, view) for s in seen]
-    court = _Court(judge, series(light, judge), given, settings, context)
+    wanted = np.max(blames, axis=0) > SUSPECTED
+    wanted[[s.service for s in seen]] = True
+    court = _Court(judge, series(light, judge, wanted), given, settings, context)
     found = []
     for group in groups(seen, blames, judge):
         members = [seen[i] for i in group.members]

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from observe.diagnose.levels import Periods, levels
+from observe.diagnose.levels import Periods, by_window, levels, summed_up
 from observe.frames import Frames
 
 Floats = NDArray[np.float64]
@@ -121,34 +121,14 @@ def picture(frames: Frames, when: Periods) -> Picture:
 
 def collapsed_selfs(selfs: pl.DataFrame, when: Periods) -> pl.DataFrame:
     """Instances, hosts and versions summed up: one row per operation and window."""
-    sums = ("requests", "errors", "origin_errors", "duration_sum_ms", "self_sum_ms")
-    return (
-        selfs.lazy()
-        .with_columns(when.mark())
-        .filter(pl.col("period").is_not_null())
-        .group_by(*ALIKE, "window_start_ns", "period", maintain_order=True)
-        .agg(pl.col(name).sum().cast(pl.Float64) for name in sums)
-        .collect()
-    )
+    return by_window(selfs, ALIKE, ("requests", "errors", "origin_errors", "duration_sum_ms", "self_sum_ms"), when)
 
 
 def collapsed_edges(edges: pl.DataFrame, when: Periods) -> pl.DataFrame:
+    """Operations of the caller summed up; calls of a service to itself are part of it."""
     by = ("caller", "callee", "callee_operation", "connection")
-    some_client = pl.col("client_sum_ms").is_not_null().any()
-    some_server = pl.col("server_sum_ms").is_not_null().any()
-    return (
-        edges.lazy()
-        .with_columns(when.mark())
-        .filter(pl.col("period").is_not_null() & (pl.col("caller") != pl.col("callee")))
-        .group_by(*by, "window_start_ns", "period", maintain_order=True)
-        .agg(
-            pl.col("calls").sum().cast(pl.Float64),
-            pl.col("errors").sum().cast(pl.Float64),
-            pl.when(some_client).then(pl.col("client_sum_ms").sum()),
-            pl.when(some_server).then(pl.col("server_sum_ms").sum()),
-        )
-        .collect()
-    )
+    apart = edges.filter(pl.col("caller") != pl.col("callee"))
+    return by_window(apart, by, ("calls", "errors", "client_sum_ms", "server_sum_ms"), when)
 
 
 def _with_lost(edges: pl.DataFrame, services: tuple[str, ...]) -> pl.DataFrame:
@@ -232,14 +212,14 @@ def entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     """Requests that enter each service, per window: spans of kind Server and Consumer; for a service without them
     (old SDKs give no kinds) calls into it; for one that nobody calls either, its operation of the largest duration."""
     keep = ["service", "window_start_ns", "period", "requests", "errors", "duration_sum_ms"]
-    by = ["service", "window_start_ns", "period"]
+    by, sums = ["service", "period"], ["requests", "errors", "duration_sum_ms"]
     served = selfs.filter(pl.col("kind").is_in(list(ENTRY_KINDS)))
     if served["service"].n_unique() == selfs["service"].n_unique():
         called = edges.filter(
             pl.col("server_sum_ms").is_not_null() & ~pl.col("callee").is_in(_names(served["service"]))
         )
         if not called.height:
-            return served.group_by(by).agg(pl.col("requests", "errors", "duration_sum_ms").sum()).sort(by)
+            return summed_up(served, by, sums)
     called = edges.filter(pl.col("server_sum_ms").is_not_null()).select(
         pl.col("callee").alias("service"),
         "window_start_ns",
@@ -261,7 +241,7 @@ def entries(selfs: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     )
     rest = rest.join(largest.select("service", "operation"), on=["service", "operation"])
     parts = [served.select(keep), called.select(keep), rest.select(keep)]
-    return pl.concat(parts).group_by(by).agg(pl.col("requests", "errors", "duration_sum_ms").sum()).sort(by)
+    return summed_up(pl.concat(parts), by, sums)
 
 
 def _names(column: pl.Series) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from observe.frames import Frames
@@ -81,6 +82,40 @@ def within(frames: Frames, when: Periods) -> Frames:
         return frame.slice(first, int(starts.search_sorted(when.after_to_ns)) - first)
 
     return Frames(cut(frames.windows), cut(frames.selfs), cut(frames.edges), cut(frames.gauges))
+
+
+def by_window(frame: pl.DataFrame, keys: Sequence[str], columns: Sequence[str], when: Periods) -> pl.DataFrame:
+    """`summed_up` with `period`; windows of neither period are left out."""
+    return summed_up(frame, keys, columns).with_columns(when.mark()).filter(pl.col("period").is_not_null())
+
+
+def summed_up(frame: pl.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> pl.DataFrame:
+    """Σ of `columns` by `keys` and window, as floats, sorted by both. A sum is null where all its values are.
+
+    What a group-by over texts and windows gives, in half its time: texts are compared once a series, not once a row.
+    """
+    if not frame.height:
+        return frame.select(*keys, "window_start_ns", *columns).with_columns(pl.col(columns).cast(pl.Float64))
+    index = frame.lazy().select(*keys, at=pl.int_range(pl.len())).group_by(keys).agg("at").sort(keys).collect()
+    series = np.empty(frame.height, np.int64)
+    rows = index["at"].explode(empty_as_null=False).to_numpy()
+    series[rows] = np.repeat(np.arange(index.height), index["at"].list.len().to_numpy())
+    starts = frame["window_start_ns"].to_numpy()
+    first, last = int(starts.min()), int(starts.max())
+    count = (last - first) // WINDOW_NS + 1
+    cells, at = np.unique(series * count + (starts - first) // WINDOW_NS, return_inverse=True)
+    sums = {name: _sum(frame[name], at, len(cells)) for name in columns}
+    window = pl.Series("window_start_ns", first + cells % count * WINDOW_NS)
+    return index.select(keys)[cells // count].with_columns(window, **sums)
+
+
+def _sum(values: pl.Series, at: np.ndarray, size: int) -> pl.Series:
+    known = values.is_not_null()
+    sums = pl.Series(np.bincount(at, values.cast(pl.Float64).fill_null(0.0).to_numpy(), size))
+    if known.all():
+        return sums
+    some = pl.Series(np.bincount(at, known.cast(pl.Float64).to_numpy(), size) > 0)
+    return pl.DataFrame({"sum": sums, "some": some}).select(pl.when("some").then("sum")).to_series()
 
 
 def levels(frame: pl.DataFrame, keys: Sequence[str], count: str, total: str, also: Sequence[str] = ()) -> pl.DataFrame:

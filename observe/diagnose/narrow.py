@@ -48,9 +48,13 @@ class Ground:
 
     frames: Frames
     picture: Picture
-    rows: Mapping[Of, Mapping[str, pl.DataFrame]]  # per service, from `rows_of`
+    rows: Mapping[Of, pl.DataFrame]  # of all services, from `rows_of`
     releases: Mapping[str, Release]  # per service
     hosts: Mapping[str, tuple[int, ...]]  # host → numbers of the services that suffer on it alone
+
+    def rows_of(self, service: str, of: Of) -> pl.DataFrame:
+        """Those of one service: few are asked for."""
+        return self.rows[of].filter(pl.col("service") == service)
 
     def host_of(self, node: int) -> str:
         """The sick host that a service stands for, else ""."""
@@ -68,11 +72,7 @@ def ground(frames: Frames, picture: Picture) -> Ground:
         for host, services in sick_hosts(time, bad).items()
         if len(numbers := tuple(n for s in services if (n := picture.number(s)) is not None)) >= 2
     }
-    return Ground(frames, picture, {"self": _by_service(time), "errors": _by_service(errors)}, bad, hosts)
-
-
-def _by_service(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    return {str(key): part for (key,), part in rows.group_by("service", maintain_order=True)}
+    return Ground(frames, picture, {"self": time, "errors": errors}, bad, hosts)
 
 
 def narrow(given: Ground, service: str, errors: bool, lost: bool) -> Place:
@@ -80,8 +80,8 @@ def narrow(given: Ground, service: str, errors: bool, lost: bool) -> Place:
     tells that calls to it fail without reaching it."""
     when = given.picture.periods
     of: Of = "errors" if errors else "self"
-    rows = given.rows[of].get(service)
-    if rows is None:
+    rows = given.rows_of(service, of)
+    if not rows.height:
         return Place(CauseKind.SERVICE)
     by = {d: found for d in ("version", "instance", "host") if (found := contrast(rows, d, of)) is not None}
     said = tuple(by.values())

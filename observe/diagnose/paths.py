@@ -6,8 +6,11 @@ from collections.abc import Collection, Sequence
 
 import networkx as nx
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
 from observe.diagnose.blame import Blamer
+from observe.diagnose.graph import Picture
 from observe.diagnose.symptoms import STRONG, Symptom
 
 
@@ -33,7 +36,7 @@ def topmost(target: int, members: Sequence[Symptom], judge: Blamer) -> int:
     the symptom, the one with most requests from outside.
     """
     view = judge.picture
-    above = {target, *nx.ancestors(view.graph, target)}
+    above = reached(view, target, upwards=True)
     strong = {m.service for m in members if m.weight >= STRONG} & above
     there = (strong or {m.service for m in members} & above) | {target}
     tops = [s for s in sorted(there) if not _above(s, there, judge)]
@@ -43,6 +46,14 @@ def topmost(target: int, members: Sequence[Symptom], judge: Blamer) -> int:
 
 def _above(service: int, there: Collection[int], judge: Blamer) -> bool:
     """Whether another of `there` calls `service`, and is not called by it in turn."""
-    graph = judge.picture.graph
-    higher = (nx.ancestors(graph, service) & set(there)) - {service}
-    return any(other not in nx.descendants(graph, service) for other in higher)
+    view = judge.picture
+    higher = (reached(view, service, upwards=True) & set(there)) - {service}
+    return any(other not in reached(view, service) for other in higher)
+
+
+def reached(view: Picture, node: int, *, upwards: bool = False) -> set[int]:
+    """The node, and all that it calls, directly or not; or all that call it."""
+    edges, size = view.edges, len(view.services) + len(view.virtual)
+    ends = (edges.callee, edges.caller) if upwards else (edges.caller, edges.callee)
+    matrix = csr_array((np.ones(len(edges.caller)), ends), shape=(size, size))
+    return set(breadth_first_order(matrix, node, return_predecessors=False).tolist())

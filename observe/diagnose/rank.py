@@ -14,6 +14,9 @@ from observe.diagnose.series import Series, correlation
 from observe.diagnose.symptoms import STRONG, Symptom
 from observe.types import WINDOW_NS
 
+SUSPECTED = 0.01
+"""Who accounts for less is no suspect."""
+
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
@@ -70,7 +73,7 @@ def suspects(members: list[Symptom], blames: list[Floats], blamer: Blamer, known
         errors += (1 if member.aspect == "errors" else -1) * member.weight * blame
     found = [
         _suspect(int(node), float(shares[node]), bool(errors[node] > 0), strongest, members, blamer, known)
-        for node in np.flatnonzero(shares > 0.01)
+        for node in np.flatnonzero(shares > SUSPECTED)
     ]
     return sorted(found, key=lambda s: (-round(confidence(s), 9), s.name, s.node))
 

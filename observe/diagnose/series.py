@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from observe.diagnose.attribution import error_edges
 from observe.diagnose.blame import Blamer
-from observe.diagnose.graph import ENTRY_KINDS, Floats, Ints, outside_ms
+from observe.diagnose.graph import ENTRY_KINDS, Bools, Floats, Ints, outside_ms
 from observe.frames import Frames
 from observe.types import WINDOW_NS
 
@@ -36,8 +36,9 @@ class Series:
         return None if at is None else self.start_ns + at * WINDOW_NS
 
 
-def series(frames: Frames, judge: Blamer) -> Series:
-    """Of every node. Time on an edge counts for the node that is to blame for it; so do errors that only callers saw.
+def series(frames: Frames, judge: Blamer, wanted: Bools) -> Series:
+    """Of the `wanted` nodes; those of others are left incomplete. Time on an edge counts for the node that is to blame
+    for it; so do errors that only callers saw.
 
     A service that fell silent has no series of its own: what its callers see of it is then all there is.
     """
@@ -46,6 +47,11 @@ def series(frames: Frames, judge: Blamer) -> Series:
     start_ns = max(when.before_from_ns, when.after_from_ns - LOOK_BACK * WINDOW_NS) // WINDOW_NS * WINDOW_NS
     names = [*view.services, *view.virtual]
     shape = (len(names), (when.after_to_ns - start_ns + WINDOW_NS - 1) // WINDOW_NS)
+    asked = [name for name, one in zip(names, wanted.tolist(), strict=False) if one]
+    touched = pl.col("caller").is_in(asked) | pl.col("callee").is_in(asked)
+    frames = replace(
+        frames, selfs=frames.selfs.filter(pl.col("service").is_in(asked)), edges=frames.edges.filter(touched)
+    )
     nodes = _per_service(frames, start_ns, names)
     calls = _per_edge(frames, start_ns, names, list(zip(edges.caller.tolist(), edges.callee.tolist(), strict=True)))
     edge = calls["edge"].to_numpy()

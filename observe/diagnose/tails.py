@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from observe.diagnose.graph import Floats, Picture
+from observe.diagnose.graph import Bools, Floats, Picture
 from observe.diagnose.levels import Periods
 from observe.frames import BUCKETS_PER_OCTAVE, Frames
 
@@ -29,19 +29,22 @@ class Tails:
     edge_error: Floats
 
 
-def tails(frames: Frames, picture: Picture) -> Tails:
-    """From the histograms of self time, and of client durations where the callee is a virtual node."""
+def tails(frames: Frames, picture: Picture, services: Bools) -> Tails:
+    """From the histograms of self time, and of client durations where the callee is a virtual node; of `services` only,
+    0 for the others."""
+    names = [name for name, wanted in zip(picture.services, services.tolist(), strict=True) if wanted]
+    selfs = frames.selfs.filter(pl.col("service").is_in(names))
+    edges = frames.edges.filter(pl.col("caller").is_in(names) & pl.col("server_sum_ms").is_null())
     safe = np.maximum(picture.nodes.requests, 1.0)
     number = {name: i for i, name in enumerate(picture.services)}
-    own = _excess(frames.selfs.filter(pl.col("kind") != "Client"), "self_buckets", ["service"], picture.periods)
+    own = _excess(selfs.filter(pl.col("kind") != "Client"), "self_buckets", ["service"], picture.periods)
     at = np.array([number[s] for s in own["service"]], np.int64)
     own_change, own_error = _per_request(own, at, len(picture.services), safe)
     edge_of = {
         (picture.name(c), picture.name(j)): i
         for i, (c, j) in enumerate(zip(picture.edges.caller.tolist(), picture.edges.callee.tolist(), strict=True))
     }
-    virtual = frames.edges.filter(pl.col("server_sum_ms").is_null())
-    edge = _excess(virtual, "latency_buckets", ["caller", "callee"], picture.periods)
+    edge = _excess(edges, "latency_buckets", ["caller", "callee"], picture.periods)
     known = [(i, edge_of[key]) for i, key in enumerate(edge.select("caller", "callee").iter_rows()) if key in edge_of]
     edge = edge[[i for i, _ in known]]
     edge_change, edge_error = _per_request(

@@ -36,7 +36,7 @@ class CauseItem(Answer):
     kind: str
     service: str = Field(description="the service to look at")
     resource: str = Field(
-        description='narrower than the service: instance, host, GPU, version …, or the attribute key=value that its bad'
+        description="narrower than the service: instance, host, GPU, version …, or the attribute key=value that its bad"
         ' requests have in common; else ""'
     )
     score: float = Field(description="confidence, 0..1")
