@@ -12,7 +12,7 @@ import numpy as np
 
 from observe.diagnose import attribution
 from observe.diagnose.attribution import SIGMAS, Split
-from observe.diagnose.graph import Bools, Floats, Ints, Picture
+from observe.diagnose.graph import Bools, Floats, Ints, Picture, summed
 from observe.diagnose.symptoms import Symptom
 from observe.diagnose.tails import Tails
 
@@ -200,7 +200,7 @@ def _tail_splits(picture: Picture, measured: Callable[[Bools], Tails], splits: d
 def _outside(picture: Picture) -> Floats:
     """Time per request of each service in the calls that it makes, outside of their callees."""
     edges = picture.edges
-    return attribution.summed(edges.caller, np.maximum(edges.edge_ms.max(axis=0), 0.0), len(picture.services))
+    return summed(edges.caller, np.maximum(edges.edge_ms.max(axis=0), 0.0), len(picture.services))
 
 
 def slower(picture: Picture) -> Bools:
