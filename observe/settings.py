@@ -55,7 +55,12 @@ class LocalSettings(Section):
 
 class WriterSettings(Section):
     group: str = Field("observe-writer", description="consumer group of the writers")
-    batch_max_bytes: int = Field(32 * 2**20, ge=1024, description="an insert holds at most this much")
+    batch_max_bytes: int = Field(
+        0,
+        ge=0,
+        description="an insert holds at most this much, at least 1024; 0: 64 MiB beside a ClickHouse server, 32 MiB"
+        " with chdb://, whose memory is the writer's",
+    )
     batch_max_records: int = Field(10_000, ge=1, description="and this many records")
     batch_max_age_s: float = Field(
         2.0,
@@ -69,6 +74,13 @@ class WriterSettings(Section):
         description="batches stored at once by one process, each up to batch_max_bytes: as many as it has"
         " cores and partitions to read, and memory (about 600 MiB each with chdb://)",
     )
+
+    @field_validator("batch_max_bytes")
+    @classmethod
+    def room_for_a_record(cls, value: int) -> int:
+        if 0 < value < 1024:
+            raise ValueError("0 or at least 1024 is allowed")
+        return value
 
 
 class RetentionSettings(Section):

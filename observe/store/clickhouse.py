@@ -46,6 +46,10 @@ INSERT_SETTINGS: Mapping[str, str | int] = {
     "max_threads": 1,
     "parallel_view_processing": 0,
     "materialized_views_ignore_errors": 0,
+    # Looks for comparisons to be had from others by transitivity. The views have none, and their columns' deep types
+    # make looking two thirds of their analysis.
+    "optimize_and_compare_chain": 0,
+    "optimize_extract_common_expressions": 0,
     "max_partitions_per_insert_block": 0,
     "output_format_json_escape_forward_slashes": 0,
     "output_format_json_quote_64bit_integers": 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -21,6 +21,7 @@ DRAIN_RECORDS = 64  # taken at once; bounds what is buffered beyond the limits o
 WAIT_S = 0.5  # librdkafka's waits cannot be interrupted
 ASK_S = 5.0
 COMMIT_S = 10.0
+HELD_BATCHES = 6  # of full size, over all partitions; without it each of a hundred would fill up to its own
 GONE = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -243,7 +244,8 @@ class KafkaConsumer:
             self._rotation.rotate(-1)
             if partition.complete(self._limits) and (batch := partition.take(self._limits)) is not None:
                 return batch
-        return None
+        crowded = fullest_of_too_much(self._partitions.values(), self._limits)
+        return crowded.take(self._limits) if crowded else None
 
     def _until_complete(self) -> float:
         """Seconds until some batch is old enough, `WAIT_S` at most."""
@@ -286,6 +288,14 @@ class KafkaConsumer:
             # offset; only what is written there tells them apart.
             if (p.topic, p.partition, p.offset, p.metadata or "") == self._awaited:
                 self._answer = error or p.error or "done"
+
+
+def fullest_of_too_much(partitions: Collection[_Partition], limits: BatchLimits) -> _Partition | None:
+    """Which partition must give out what it has, though it is neither full nor old: together they hold too much."""
+    if sum(partition.bytes for partition in partitions) < HELD_BATCHES * limits.max_bytes:
+        return None
+    free = [partition for partition in partitions if partition.resolved and partition.intent is None]
+    return max(free, key=lambda partition: partition.bytes, default=None)
 
 
 def to_record(message: Any) -> Record:
