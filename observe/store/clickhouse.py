@@ -27,7 +27,7 @@ from observe.store import (
     silences,
     windows,
 )
-from observe.store.connect import KEPT_SCHEMAS, Pool, translated
+from observe.store.connect import KEPT_SCHEMAS, Pool, translated, whole_frame
 from observe.store.recent import Recent
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
@@ -106,7 +106,7 @@ class ClickHouseStore:
     def query(self, sql: str, parameters: Mapping[str, object] | None = None, /) -> pl.DataFrame:
         with self._pool.client() as client:
             data = client.raw_query(sql, parameters=dict(parameters or {}), fmt="ArrowStream")
-        return pl.read_ipc_stream(data) if data else pl.DataFrame()
+        return whole_frame(data)
 
     def execute(self, sql: str, parameters: Mapping[str, object], /) -> None:
         """Runs an INSERT … SELECT of ours."""

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
+import polars as pl
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, ProgrammingError
 
@@ -45,6 +46,8 @@ SESSION: Mapping[str, str | int] = {
     "output_format_arrow_compression_method": "none",
 }
 """Set once for each client; what a single statement relies on is sent with the statement."""
+
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # Arrow columnar format, "IPC Streaming Format"
 
 # Numbers of ClickHouse errors: src/Common/ErrorCodes.cpp.
 WRONG_BYTES = frozenset({26, 27, 32, 33, 34, 36, 72, 117, 131, 349, 361, 436, 444, 633})
@@ -214,6 +217,17 @@ def translated(*, inserting: bool = False) -> Iterator[None]:
         if inserting or code in OVERLOADED or (code is None and isinstance(error, OperationalError | OSError)):
             raise Unavailable(f"store: {text}") from error
         raise
+
+
+def whole_frame(stream: bytes) -> pl.DataFrame:
+    """The rows of an answer in Arrow's streaming format; Unavailable where its end is missing.
+
+    A server whose disk is full answers with status 200 and nothing: it buffers answers on that disk. Taken for no rows,
+    that would have repeats stored, and silent services told.
+    """
+    if not stream.endswith(END_OF_STREAM):
+        raise Unavailable(f"store: an answer of {len(stream)} bytes without its end; the store's disk may be full")
+    return pl.read_ipc_stream(stream)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from io import BytesIO
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from observe.errors import BadRecord, Misconfigured, Unavailable
 from observe.store import ClickHouseStore, otlp, rollups
-from observe.store.connect import target, translated
+from observe.store.connect import target, translated, whole_frame
 from observe.store.migrate import RETENTION, migrations
 from observe.store.rollups import LOOKBACK_S, REACH_S, SLACK_S, Reach
 from observe.types import SIGNALS, Signal
@@ -107,6 +108,17 @@ def test_a_broken_file_of_the_store_is_not_taken_for_a_bad_record(text: str, our
         raise DatabaseError(f"Code: 33. DB::Exception: {text}", code=33)
     with pytest.raises(Unavailable), translated():
         raise DatabaseError(f"Code: 33. DB::Exception: {text}", code=33)
+
+
+@pytest.mark.parametrize("cut_off", [slice(0), slice(-8), slice(-1), slice(100)])
+def test_an_answer_that_is_not_whole_is_none(cut_off: slice) -> None:
+    """As a server with a full disk gives it, with status 200."""
+    rows = pl.DataFrame({"offset": range(33)})
+    stream = BytesIO()
+    rows.write_ipc_stream(stream)
+    assert whole_frame(stream.getvalue()).equals(rows)
+    with pytest.raises(Unavailable, match="without its end"):
+        whole_frame(stream.getvalue()[cut_off])
 
 
 def test_a_wrong_query_stays_what_it_is() -> None:
