@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 import polars as pl
 
-from observe.errors import Unavailable
+from observe.errors import BadRecord, Unavailable
 from observe.frames import AttributeQuestion, Frames, PastQuestion, TraceQuestion
 from observe.settings import RetentionSettings
 from observe.store import (
@@ -27,7 +27,7 @@ from observe.store import (
     silences,
     windows,
 )
-from observe.store.connect import KEPT_SCHEMAS, Pool, translated, whole_frame
+from observe.store.connect import KEPT_SCHEMAS, REFUSED, Pool, translated, whole_frame
 from observe.store.recent import Recent
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
@@ -81,17 +81,27 @@ class ClickHouseStore:
         oldest_ns = sent_ns - self._retention_days(signal) * 86_400 * 1_000_000_000
         parts = [record.value for record in batch.records]
         parts.append(otlp.origin(batch, items, max(oldest_ns, 1), sent_ns + FUTURE_NS))
+        landings = otlp.LANDINGS[signal]
+        for landing in landings:
+            try:
+                self._land(landing, batch.token, parts)
+                return
+            except BadRecord as error:
+                if landing == landings[-1] or REFUSED not in str(error):
+                    raise
+
+    def _land(self, landing: otlp.Landing, token: str, parts: Sequence[bytes]) -> None:
         # In this process the parts go to a file one by one. A server gets them in one piece: a request that the HTTP
         # client repeats must not begin in their middle.
         body = (part for part in parts) if self._pool.target.path else b"".join(parts)
         settings = {
             **INSERT_SETTINGS,
-            "format_schema": otlp.proto(signal) + self._edition,
-            "insert_deduplication_token": batch.token,
+            "format_schema": otlp.proto(landing) + self._edition,
+            "insert_deduplication_token": token,
         }
         try:
             with self._pool.client() as client, translated(inserting=True):
-                client.raw_insert(f"otlp_{signal}_in", insert_block=body, fmt="ProtobufSingle", settings=settings)
+                client.raw_insert(f"otlp_{landing}_in", insert_block=body, fmt="ProtobufSingle", settings=settings)
         except Unavailable as error:
             if KEPT_SCHEMAS in str(error):
                 self._edition = f"// {uuid.uuid4().hex}\n"

@@ -51,8 +51,12 @@ END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # Arrow columnar format, "IPC Strea
 
 # Numbers of ClickHouse errors: src/Common/ErrorCodes.cpp.
 WRONG_BYTES = frozenset({26, 27, 32, 33, 34, 36, 72, 117, 131, 349, 361, 436, 444, 633})
+VIOLATED = 469
 AMBIGUOUS = frozenset({32, 33, 361})
 """The end of something that is read: of the bytes that are inserted, or of a file on a disk that is full or broken."""
+
+REFUSED = "plain_attributes"
+"""The constraint of a landing table that has no columns for what a batch holds; another one has."""
 
 KEPT_SCHEMAS = "__cache__"
 """The folder in which ClickHouse keeps the schemas that inserts bring. A file there that a full disk or a death cut off
@@ -210,6 +214,8 @@ def translated(*, inserting: bool = False) -> Iterator[None]:
         text = _first_line(error)
         if inserting and KEPT_SCHEMAS in text:
             raise Unavailable(f"store: {text}") from error
+        if inserting and code == VIOLATED and REFUSED in text:
+            raise BadRecord(text) from error
         if inserting and code in WRONG_BYTES and (code not in AMBIGUOUS or "InputFormat" in str(error)):
             raise BadRecord(text) from error
         if code in WRONG_SETTINGS:

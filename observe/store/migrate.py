@@ -14,7 +14,6 @@ from clickhouse_connect.driver.client import Client
 
 from observe.settings import RetentionSettings
 from observe.store import operations, otlp
-from observe.types import SIGNALS
 
 RECORD = """
 CREATE TABLE IF NOT EXISTS migrations (Name String, AppliedAt DateTime64(3) DEFAULT now64(3))
@@ -49,10 +48,14 @@ def migrations() -> Iterator[tuple[str, list[str]]]:
     """Name and statements of each migration, in order."""
     folder = files("observe.store") / "migrations"
     for file in sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name):
-        text = re.sub(r"^ *\{(\w+)\}(;?)$", _part, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        text = re.sub(r"\{otlp_(\w+)(?::(\w+))?\}", _columns, text)
-        text = text.replace("{operation_of_span_name}", operations.FROM_SPAN_NAME)
-        yield file.name.removesuffix(".sql"), statements(text)
+        yield file.name.removesuffix(".sql"), statements(filled(file.read_text(encoding="utf-8")))
+
+
+def filled(text: str) -> str:
+    """A migration's text with what its placeholders stand for."""
+    text = re.sub(r"^ *\{(\w+)\}([;,]?)$", _part, text, flags=re.MULTILINE)
+    text = re.sub(r"\{otlp_(\w+)\}", _columns, text).replace("{plain_points}", otlp.plain())
+    return text.replace("{operation_of_span_name}", operations.FROM_SPAN_NAME)
 
 
 def _part(placeholder: re.Match[str]) -> str:
@@ -62,9 +65,8 @@ def _part(placeholder: re.Match[str]) -> str:
 
 
 def _columns(placeholder: re.Match[str]) -> str:
-    """`{otlp_spans}`: the landing table's columns; `{otlp_metrics:Number}`: the type of a list of such messages."""
-    signal = next(s for s in SIGNALS if s == placeholder[1])
-    return otlp.rows(signal, placeholder[2]) if placeholder[2] else otlp.columns(signal)
+    """`{otlp_spans}`: the columns of otlp_spans_in."""
+    return otlp.columns(next(one for all_ in otlp.LANDINGS.values() for one in all_ if one == placeholder[1]))
 
 
 def statements(text: str) -> list[str]:

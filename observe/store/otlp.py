@@ -10,8 +10,20 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
 from observe.types import Batch, Signal
+
+Landing = Literal["spans", "metrics", "logs", "points"]
+"""What lands in `otlp_{landing}_in`: a signal, or `points`, which are metrics without arrays and maps in attributes of
+points; see migrations/0014_points.sql."""
+
+LANDINGS: Mapping[Signal, tuple[Landing, ...]] = {
+    "spans": ("spans",),
+    "metrics": ("points", "metrics"),
+    "logs": ("logs",),
+}
+"""Where a batch may go: the first that does not refuse it."""
 
 SCALARS: Mapping[str, str] = {
     "string": "String",
@@ -31,34 +43,41 @@ DICTIONARIES = frozenset({"key"})
 """Strings that are read into a dictionary: reading costs the same, and the maps' keys need no second pass."""
 
 ORIGIN_FIELD = 1000
+POINT_KINDS = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
+_SYNTAX = 'syntax = "proto3";\n'
+_POINT_ATTRIBUTES = re.compile(r"repeated KeyValue (attributes|filtered_attributes)\b")
 _MESSAGE = re.compile(r"^message (\w+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"^\s*(repeated |optional )?(\w+) (\w+) = (\d+);$", re.MULTILINE)
 _ONEOF = re.compile(r"^\s*oneof (\w+) \{\n(.*?)^\s*\}", re.MULTILINE | re.DOTALL)
 
 
 @cache
-def proto(signal: Signal) -> str:
+def proto(landing: Landing) -> str:
     """The proto3 text by which ClickHouse reads one batch; its message `Landing` is one row."""
-    here = files("observe.store")
-    texts = ((here / f"otlp_{name}.proto").read_text(encoding="utf-8") for name in ("common", signal))
-    return 'syntax = "proto3";\n' + "".join(texts)
+    if landing == "points":
+        plain = _POINT_ATTRIBUTES.sub(r"repeated PlainKeyValue \1", _file("metrics"))
+        return _SYNTAX + _file("common") + _file("points") + plain
+    return _SYNTAX + _file("common") + _file(landing)
 
 
 @cache
-def columns(signal: Signal) -> str:
+def columns(landing: Landing) -> str:
     """Column definitions of the landing table, as they stand in CREATE TABLE.
 
     >>> columns("logs")[:48]
     'resource_logs Array(Tuple(resource Tuple(attribu'
     """
-    messages = dict(_MESSAGE.findall(proto(signal)))
+    messages = dict(_MESSAGE.findall(proto(landing)))
     return ",\n".join(_members(messages, "Landing"))
 
 
-@cache
-def rows(signal: Signal, message: str) -> str:
-    """Type of a column that holds a list of one of the schema's messages."""
-    return _column(dict(_MESSAGE.findall(proto(signal))), "repeated ", message)
+def plain() -> str:
+    """The condition, on the columns of `points`, that each attribute of a point had a value of a plain kind."""
+    metrics = "((resource_metrics).scope_metrics).metrics"
+    points = [f"(({metrics}).{kind}).data_points" for kind in POINT_KINDS]
+    attributes = [f"({list_}).attributes" for list_ in points]
+    attributes += [f"(({list_}).exemplars).filtered_attributes" for list_ in points if "summary" not in list_]
+    return "\n        AND ".join(f"NOT has(arrayFlatten((({list_}).value).value), 'unset')" for list_ in attributes)
 
 
 def origin(batch: Batch, items: int, oldest_ns: int, newest_ns: int) -> bytes:
@@ -76,6 +95,10 @@ def origin(batch: Batch, items: int, oldest_ns: int, newest_ns: int) -> bytes:
     body = b"\x0a" + _varint(len(topic)) + topic
     body += b"".join(_varint(field << 3) + _varint(number) for field, number in enumerate(numbers, start=2))
     return _varint(ORIGIN_FIELD << 3 | 2) + _varint(len(body)) + body
+
+
+def _file(name: str) -> str:
+    return (files("observe.store") / f"otlp_{name}.proto").read_text(encoding="utf-8")
 
 
 def _members(messages: Mapping[str, str], name: str) -> list[str]:

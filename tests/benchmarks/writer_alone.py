@@ -1,6 +1,7 @@
 """The writer's inserts without stream and receivers: spans/s, CPU, memory and bytes on disk, merges included.
 
-    python -m tests.benchmarks.writer_alone [--store URL] [--mib 32] [--threads 1] [--batches 20] [--signal spans]
+    python -m tests.benchmarks.writer_alone [--store URL] [--mib 32] [--threads 1] [--batches 20]
+    python -m tests.benchmarks.writer_alone --signal metrics [--kind mixed|gauge|sum|histogram|…]
     python -m tests.benchmarks.writer_alone --parts
 
 CPU is that of this process, so with chdb:// of the database as well; making the batches is taken off. `--parts` stops
@@ -17,12 +18,11 @@ import threading
 import time
 from collections.abc import Iterator
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-
 from observe.bench.traces import TraceLoad
 from observe.settings import RetentionSettings
 from observe.store import ClickHouseStore
 from observe.types import TOPICS, Batch, Record, Signal
+from tests.benchmarks.points import KINDS, exports
 
 SPAN_VIEWS = (
     "token_windows_mv",
@@ -36,16 +36,15 @@ SPAN_VIEWS = (
     "ledger_spans_mv",
     "otlp_spans_flat_mv",
 )
-HOSTS, METRICS, POINTS = 40, 25, 8
 START_BEFORE_NS = 600 * 10**9
 
 
 class Batches:
     """Batches of about `size` bytes; how long it took to make them is in `cpu_s`."""
 
-    def __init__(self, signal: Signal, size: int) -> None:
+    def __init__(self, signal: Signal, size: int, kind: str = "mixed") -> None:
         self._signal, self._size = signal, size
-        self._requests = _spans() if signal == "spans" else _points()
+        self._requests = _spans() if signal == "spans" else exports(kind)
         self._offset = 0
         self._lock = threading.Lock()
         self.cpu_s = 0.0
@@ -73,39 +72,10 @@ def _spans() -> Iterator[tuple[bytes, int]]:
         yield from load.round(time.time_ns() - START_BEFORE_NS + second * 10**9)
 
 
-def _points() -> Iterator[tuple[bytes, int]]:
-    """Cumulative sums and gauges of many hosts, as they come from Collectors: one request is one host's export."""
-    requests = [_export(host) for host in range(HOSTS)]
-    for second in range(10**9):
-        at_ns = time.time_ns() - START_BEFORE_NS + second * 10**9
-        for request in requests:
-            for metric in request.resource_metrics[0].scope_metrics[0].metrics:
-                for point in (metric.sum if metric.HasField("sum") else metric.gauge).data_points:
-                    point.time_unix_nano = at_ns
-                    point.as_double += 1.5
-            yield request.SerializeToString(), METRICS * POINTS
-
-
-def _export(host: int) -> ExportMetricsServiceRequest:
-    request = ExportMetricsServiceRequest()
-    group = request.resource_metrics.add()
-    for key, value in {"service.name": "host", "host.name": f"node-{host}", "service.instance.id": f"i-{host}"}.items():
-        group.resource.attributes.add(key=key).value.string_value = value
-    scope = group.scope_metrics.add()
-    for number in range(METRICS):
-        metric = scope.metrics.add(name=f"system.metric.{number}", unit="By")
-        if number % 2:
-            metric.sum.aggregation_temporality, metric.sum.is_monotonic = 2, True
-        for place in range(POINTS):
-            points = metric.sum.data_points if number % 2 else metric.gauge.data_points
-            point = points.add(as_double=place * 3.25)
-            point.attributes.add(key="device").value.string_value = f"disk{place}"
-            point.attributes.add(key="state").value.string_value = "used"
-    return request
-
-
-def sustained(store: ClickHouseStore, signal: Signal, mib: float, threads: int, batches: int) -> dict[str, object]:
-    made = Batches(signal, int(mib * 2**20))
+def sustained(
+    store: ClickHouseStore, signal: Signal, mib: float, threads: int, batches: int, kind: str
+) -> dict[str, object]:
+    made = Batches(signal, int(mib * 2**20), kind)
     store.insert(*made.next())
     made.items, made.cpu_s = 0, 0.0
     turns = iter(range(batches))
@@ -127,6 +97,7 @@ def sustained(store: ClickHouseStore, signal: Signal, mib: float, threads: int, 
     seconds, cpu_s = time.perf_counter() - begin, time.process_time() - cpu_s - made.cpu_s
     return {
         "signal": signal,
+        **({"kind": kind} if signal == "metrics" else {}),
         "items": made.items,
         "items_per_s": round(made.items / seconds),
         "items_per_s_without_generator": round(made.items / max(seconds - made.cpu_s, 1e-9)),
@@ -171,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", default="")
     parser.add_argument("--signal", choices=("spans", "metrics"), default="spans")
+    parser.add_argument("--kind", choices=KINDS, default="mixed", help="of metric points")
     parser.add_argument("--mib", type=float, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batches", type=int, default=20)
@@ -183,7 +155,11 @@ def main() -> None:
             for row in by_part(store, options.mib):
                 print(json.dumps(row), flush=True)
         else:
-            print(json.dumps(sustained(store, options.signal, options.mib, options.threads, options.batches)))
+            print(
+                json.dumps(
+                    sustained(store, options.signal, options.mib, options.threads, options.batches, options.kind)
+                )
+            )
         store.close()
         os.chdir("/")
 

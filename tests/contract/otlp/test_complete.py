@@ -18,7 +18,7 @@ from tests.fixtures.otlp_rows import TABLES, TIME_COLUMN, Row, differences, rows
 EXAMPLES = int(os.environ.get("OTLP_EXAMPLES", "45"))
 """Requests of each signal; `make bench` takes more."""
 
-DERIVED = {"Origin", "Service", "Operation"}
+DERIVED = {"Origin", "Service", "Operation", "Window", "Series", "Instance", "Host", "HwId", "Labels"}
 """Columns that are made from others, or from where a batch came from."""
 
 PARTITION = 7
@@ -37,12 +37,12 @@ def sent() -> dict[Signal, list[Any]]:
 def store(opened: ClickHouseStore, sent: dict[Signal, list[Any]]) -> ClickHouseStore:
     """The store with what was sent, each signal as one batch."""
     for signal in SIGNALS:
-        opened.insert(_batch(signal, sent[signal]), sum(1 for r in sent[signal] for _ in items(signal, r)))
+        opened.insert(batch_of(signal, sent[signal]), sum(1 for r in sent[signal] for _ in items(signal, r)))
     return opened
 
 
-def _batch(signal: Signal, requests: list[Any]) -> Batch:
-    records = [Record(TOPICS[signal], PARTITION, i, r.SerializeToString()) for i, r in enumerate(requests)]
+def batch_of(signal: Signal, requests: list[Any], partition: int = PARTITION) -> Batch:
+    records = [Record(TOPICS[signal], partition, i, r.SerializeToString()) for i, r in enumerate(requests)]
     return Batch(tuple(records), 0, len(records) - 1)
 
 
@@ -54,12 +54,12 @@ def expected(signal: Signal, requests: list[Any]) -> dict[str, list[Row]]:
     return found
 
 
-def stored(store: ClickHouseStore, table: str) -> tuple[list[str], list[Row]]:
+def stored(store: ClickHouseStore, table: str, partition: int = PARTITION) -> tuple[list[str], list[Row]]:
     """Names of the columns that a writer can fill, and the rows in the order of their times."""
     described = store.query(f"DESCRIBE TABLE {table}").to_dicts()
     columns = {c["name"]: c["type"] for c in described if c["default_type"] not in ("MATERIALIZED", "ALIAS")}
     selected = ", ".join(f"{_readable(name, kind)} AS `{name}`" for name, kind in columns.items())
-    mine = f"endsWith(t.Origin, '/{PARTITION}') ORDER BY t.{TIME_COLUMN[table]}"
+    mine = f"endsWith(t.Origin, '/{partition}') ORDER BY t.{TIME_COLUMN[table]}"
     frame = store.query(f"SELECT {selected} FROM {table} AS t WHERE {mine}")
     return list(columns), [{k: _plain(columns[k], v) for k, v in row.items()} for row in frame.to_dicts()]
 
