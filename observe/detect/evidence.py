@@ -21,7 +21,9 @@ from observe.detect.statistics import (
     Bools,
     Floats,
     Ints,
+    binomial_upper,
     block_sums,
+    chi_square_upper,
     count_upper,
     poisson_lower,
     rate_cv2,
@@ -39,8 +41,13 @@ EXTREME_QUANTILE = 0.98
 lasts for minutes has a longer tail than the mixture that p-values rest on."""
 TRIMMED_P = 0.01
 MANY = 3.0
-"""Where a window holds MANY counts or more, the excess must also show without the worst third of the windows: two
-hiccups within four minutes are none either."""
+UNEVEN_P = 0.01
+"""Where a window holds MANY counts or more, or counts lie more unevenly than chance explains, the excess must also show
+without the worst third of the windows: two hiccups within four minutes are none either. Few counts that lie as chance
+would have them are no hiccups, and a third of the windows may hold most of them."""
+LASTING_P = 0.05
+"""How unlikely it must be that as many requests lie beyond the smallest effect without the worst window: where a
+quantile lies between two modes, chance alone moves it by more than that."""
 ENDED_P = 0.01
 ENDED_Z = 2.33
 ENDED_SHARE = 0.4
@@ -84,6 +91,16 @@ class Current:
         ]
 
     @property
+    def trimmable(self) -> Bools:
+        """Whether what lasts must show without the worst third of the windows, too."""
+        windows = self.sums.shape[1]
+        expected = self.total[:, None] * self.trials / np.maximum(self.n, 1.0)[:, None]
+        beyond = ((self.sums - expected) ** 2 / np.maximum(expected, 1e-9)).sum(axis=1)
+        uneven = chi_square_upper(beyond, windows - 1.0) <= UNEVEN_P
+        trimmable: Bools = uneven | (self.total >= MANY * windows)
+        return trimmable
+
+    @property
     def worst_level(self) -> Floats:
         """The highest mean of three windows in a row; of the whole range it would be watered down."""
         windows = min(WORST_WINDOWS, self.sums.shape[1])
@@ -103,15 +120,16 @@ def current_of(sample: Sample, ranges: Ranges, length: int) -> Current:
     return Current(sums, trials, sums.sum(axis=1), trials.sum(axis=1))
 
 
-def lasting(sample: Sample, ranges: Ranges, length: int, share: float) -> Bools:
-    """Whether more than `share` of the trials still count without the worst window of the range; [series].
+def lasting(sample: Sample, ranges: Ranges, length: int, share: float, usual: Floats) -> Bools:
+    """Whether more than `share` of the trials still count without the worst window of the range, and more than the
+    `usual` share [series] explains by chance; [series].
 
-    Where windows hold MANY counts or more, without the worst third of them.
+    Where many count, or unevenly, more than `share` without the worst third of the windows, too.
     """
     current = current_of(sample, ranges, length)
     (rest, rest_n), (trimmed, trimmed_n) = current.without_worst()
-    most: Bools = (trimmed > share * trimmed_n) | (current.total < MANY * length)
-    return (rest > share * rest_n) & most
+    most: Bools = (trimmed > share * trimmed_n) | ~current.trimmable
+    return (rest > share * rest_n) & most & (binomial_upper(rest, rest_n, usual) <= LASTING_P)
 
 
 def descriptive(p: Floats, span: Span, rare: float) -> Ints:
@@ -169,7 +187,7 @@ def _persists(current: Current, rate: Floats, shape: Floats, rest_increase: floa
     persists: Bools = count_upper(rest, rest_n * rate, shape) <= REST_P
     persists &= rest >= rest_n * np.maximum(REST_RATIO * rate, rate + rest_increase)
     lasts = (count_upper(trimmed, trimmed_n * rate, shape) <= TRIMMED_P) & (trimmed >= REST_RATIO * trimmed_n * rate)
-    persists &= lasts | (current.total < MANY * current.sums.shape[1])
+    persists &= lasts | ~current.trimmable
     return persists & ~_count_ended(current, rate)
 
 

@@ -139,14 +139,16 @@ def _lasting(moved: _Moved, asked: Bools, settings: DetectSettings) -> Bools:
     base = moved.base
     enough = base + np.maximum(settings.p99_min_increase * base, settings.p99_min_increase_ms)
     edge = np.rint(BUCKETS_PER_OCTAVE * np.log2(np.maximum(enough, 1e-12))) - moved.entries.lowest
-    columns = np.arange(moved.entries.width)
+    beyond_edge = np.arange(moved.entries.width) >= edge[:, :, None]  # [measure, series, bucket]
+    usual = ((moved.before * beyond_edge).sum(axis=2) + 1.0) / (moved.before.sum(axis=1) + 1.0)
     # The higher the quantile, the fewer lie beyond: the order that `flagged` asks for, and the reverse of MEASURES.
-    counts = moved.entries.flagged([columns >= level[:, None] for level in edge[::-1]], moved.requests.shape)[::-1]
+    counts = moved.entries.flagged(list(beyond_edge[::-1]), moved.requests.shape)[::-1]
     lasts = np.zeros(asked.shape, dtype=bool)
     for measure, (q, count) in enumerate(zip(QUANTILES, counts, strict=True)):
         sample = Sample(count, moved.requests)
         for scale in np.flatnonzero(asked[measure].any(axis=1)).tolist():
-            lasts[measure, scale] = lasting(sample, moved.ranges, moved.span.scales[scale], 1.0 - q)
+            length = moved.span.scales[scale]
+            lasts[measure, scale] = lasting(sample, moved.ranges, length, 1.0 - q, usual[measure])
     return lasts
 
 

@@ -46,6 +46,21 @@ def poisson_lower(count: Floats, mean: Floats) -> Floats:
     return _bounded(special.pdtr(np.maximum(count, 0.0), np.maximum(mean, 0.0)))
 
 
+def binomial_upper(count: Floats, trials: Floats, share: Floats) -> Floats:
+    """P(X ≥ count) of `trials` that count with probability `share` each.
+
+    >>> round(float(binomial_upper(np.float64(2), np.float64(3), np.float64(0.5))), 6)
+    0.5
+    """
+    tail = special.betainc(np.maximum(count, 1e-9), np.maximum(trials - count + 1.0, 1e-9), share)
+    return _bounded(np.where(count <= 0, 1.0, tail))
+
+
+def chi_square_upper(square: Floats, degrees: float) -> Floats:
+    """P(X ≥ square) of Pearson's statistic; 1 without degrees of freedom."""
+    return _bounded(special.chdtrc(degrees, square)) if degrees > 0 else np.ones_like(square)
+
+
 def student_upper(t: Floats, degrees: Floats) -> Floats:
     """P(T ≥ t) for Student's distribution."""
     return _bounded(special.stdtr(np.clip(degrees, 1.0, 1e9), -t))
