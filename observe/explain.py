@@ -154,7 +154,8 @@ def _status(incident: Incident, looked_ns: int | None) -> str:
         return f"asked for; {_moment(incident.onset_ns)} to {_moment(incident.last_seen_ns)}, compared with before"
     until = "" if incident.resolved_ns is None else f", resolved {_moment(incident.resolved_ns)}"
     looked = "" if looked_ns is None else f"; diagnosed {_moment(looked_ns)}"
-    return f"{incident.severity.value}, {incident.state.value}; since {_moment(incident.onset_ns)}{until}{looked}"
+    note = f". {incident.note[:1].upper()}{incident.note[1:]}" if incident.note else ""
+    return f"{incident.severity.value}, {incident.state.value}; since {_moment(incident.onset_ns)}{until}{looked}{note}"
 
 
 def _cause_heading(cause: Cause) -> str:

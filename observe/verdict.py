@@ -13,6 +13,7 @@ from observe.alert.intervals import affected
 from observe.detect import detect, gauge_shifts
 from observe.detect.canary import Comparison, compare, released, worst
 from observe.detect.grid import METRIC, WARM_UP_WINDOWS, span_of
+from observe.detect.held import Trouble, held_shifts, outlasting
 from observe.detect.live import detect_live
 from observe.detect.memory import Memory
 from observe.detect.rules import evaluate
@@ -75,7 +76,7 @@ def look(
     frames = sealed(frames, span_of(now_ns, settings.detect).end_ns)
     rules = (*settings.detect.rules, *_objectives(settings))
     found, usual = _seen(frames, known, now_ns, settings, asked, memory)
-    changed = step(known, found, now_ns, settings.alert, rules)
+    changed = step(known, found, now_ns, settings.alert, rules, settings.detect.new_normal_s)
     return [*changed, *step_usual(known, usual, now_ns, settings.alert)]
 
 
@@ -103,9 +104,14 @@ def _seen(
         *(burn.shift for burn in burns),
     ]
     shifts = [shift for shift in shifts if not _told_by_tokens(shift, given)]
-    by_shift = _seasons(shifts, frames, known, now_ns, settings, asked.past)
+    lasting = _lasting(frames, known, now_ns, settings, asked.past, excluded)
+    held = {service for incident, _ in lasting for service in affected(incident)}  # told of by no other test
+    shifts = [shift for shift in shifts if shift.rule or shift.service not in held]
+    every = [*shifts, *(shift for _, of in lasting for shift in of)]
+    by_shift = _seasons(every, frames, known, now_ns, settings, asked.past)
     usual = [season for season in by_shift.values() if season.usual]
-    shifts = [shift for shift in shifts if shift not in by_shift or not by_shift[shift].usual]
+    unusual = {shift for shift in every if shift not in by_shift or not by_shift[shift].usual}
+    shifts = [shift for shift in shifts if shift in unusual]
     found: list[Diagnosis] = []
     spanless = frames.selfs.is_empty() and not frames.gauges.is_empty()
     context = gauge_shifts(frames, now_ns, settings.detect, excluded) if shifts or spanless else []
@@ -117,7 +123,37 @@ def _seen(
         found = [_with_reasons(one, given, burns, by_shift) for one in found if not _explained(one, given)]
         ask = asked.attributes
         found = found if ask is None else with_attributes(found, frames, now_ns, ask)
+    found += [_goes_on(incident, [s for s in of if s in unusual]) for incident, of in lasting]
     return [*found, *rollbacks(frames, now_ns, settings)], usual
+
+
+def _lasting(
+    frames: Frames,
+    known: Sequence[Incident],
+    now_ns: int,
+    settings: Settings,
+    past: Past | None,
+    excluded: Sequence[Interval],
+) -> list[tuple[Incident, list[Shift]]]:
+    """Open incidents that the trailing baseline lies in, with the shifts of their services against the time before."""
+    found: list[tuple[Incident, list[Shift]]] = []
+    done: set[str] = set()
+    alive = [i for i in known if i.resolved_ns is None and not i.usual]
+    for incident in sorted(alive, key=lambda i: (i.onset_ns, i.id)):
+        trouble = Trouble(incident.onset_ns, tuple(s for s in affected(incident) if s not in done))
+        accepted = now_ns - incident.onset_ns > settings.detect.new_normal_s * SECOND_NS
+        if past is None or accepted or not trouble.services or not outlasting(trouble, now_ns, settings.detect):
+            continue
+        shifts = held_shifts(frames, trouble, now_ns, settings.detect, past, excluded)
+        if shifts is not None:
+            found.append((incident, shifts))
+            done |= set(trouble.services)
+    return found
+
+
+def _goes_on(incident: Incident, shifts: Sequence[Shift]) -> Diagnosis:
+    """What was found out while the time before it was still there to compare with."""
+    return Diagnosis(tuple(shifts), incident.causes, incident.ruled_out, incident.impact)
 
 
 def _seasons(

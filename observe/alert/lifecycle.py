@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from observe.alert.causes import place, ranked, settled
 from observe.alert.grouping import Group, groups, series
-from observe.alert.telling import RANK, severity, title
+from observe.alert.telling import RANK, new_normal_text, severity, title
 from observe.settings import AlertSettings, Rule
 from observe.types import Cause, Diagnosis, Impact, Incident, Severity, Shift, State
 
@@ -31,6 +31,7 @@ class _Clock:
     hold_ns: int
     keep_ns: int
     rules: dict[str, Rule]
+    new_normal_ns: float = float("inf")
 
     def severities(self) -> dict[str, Severity]:
         return {name: Severity(rule.severity) for name, rule in self.rules.items()}
@@ -47,11 +48,13 @@ def step(
     now_ns: int,
     settings: AlertSettings,
     rules: Sequence[Rule] = (),
+    new_normal_s: float = float("inf"),
 ) -> list[Incident]:
     """The new state of every incident that changed, new ones included, oldest first.
 
     `known` may hold resolved incidents, and what is usual at its time; they stay as they are. `rules` are the fixed
-    thresholds, for their severities.
+    thresholds, for their severities. After `new_normal_s` detection takes a level for normal: an incident that is
+    then out of sight ends, and says so.
     Pending incidents that are not seen again end as resolved with `fired_ns` None: nobody was told, nobody will be.
     """
     clock = _Clock(
@@ -59,6 +62,7 @@ def step(
         int(settings.for_s * SECOND_NS),
         int(settings.keep_firing_for_s * SECOND_NS),
         {rule.name: rule for rule in rules},
+        new_normal_s * SECOND_NS,
     )
     alive = sorted((i for i in known if i.state is not State.RESOLVED and not i.usual), key=_age)
     changed: list[Incident] = []
@@ -109,10 +113,19 @@ def _told(incident: Incident) -> tuple[object, ...]:
 
 
 def _unseen(incident: Incident, clock: _Clock) -> Incident:
+    if _became_normal(incident, clock):
+        return replace(_resolved(incident, clock.now_ns), note=new_normal_text(incident, clock.now_ns))
     quiet_ns = clock.now_ns - incident.last_seen_ns
     if incident.state is State.FIRING and quiet_ns < clock.patience_ns(incident.symptoms):
         return incident
     return _resolved(incident, clock.now_ns)
+
+
+def _became_normal(incident: Incident, clock: _Clock) -> bool:
+    """Whether it was in sight for as long as it was compared with the time before it."""
+    until_ns = incident.onset_ns + clock.new_normal_ns
+    lasted = until_ns - clock.patience_ns(incident.symptoms) < incident.last_seen_ns <= until_ns < clock.now_ns
+    return lasted and incident.fired_ns is not None
 
 
 def _resolved(incident: Incident, now_ns: int) -> Incident:

@@ -71,9 +71,10 @@ def _alert_name(lead: Shift | None) -> str:
 
 
 def description(incident: Incident) -> str:
-    """The first cause's evidence, one reason a line, then what else was thought of."""
+    """Why it ended, where that is not plain; the first cause's evidence, one reason a line; what else it could be."""
     first, *others = incident.causes or (None,)
-    lines = [evidence.text for evidence in first.evidence] if first else []
+    lines = [incident.note] if incident.note else []
+    lines += [evidence.text for evidence in first.evidence] if first else []
     if first and len(first.path) > 1:
         lines.append(f"path: {' → '.join(first.path)}")
     if others:

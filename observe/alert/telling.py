@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from observe.alert.grouping import series
-from observe.types import Cause, CauseKind, Severity, Shift
+from observe.types import Cause, CauseKind, Incident, Severity, Shift
 
 CRITICAL_ERROR_RATIO = 0.05
 CRITICAL_LATENCY_RATIO = 2.0
@@ -102,6 +102,37 @@ def where(cause: Cause) -> str:
     narrower = NARROWER.get(cause.kind, "")
     known = narrower and cause.resource.startswith(narrower.rstrip() + "-")  # NVML's ids begin with "GPU-"
     return f"{cause.service}, {'' if known else narrower}{cause.resource}"
+
+
+def new_normal_text(incident: Incident, now_ns: int) -> str:
+    """Why an incident ends while nothing has gone back to what it was.
+
+    >>> from observe.types import State
+    >>> new_normal_text(Incident("a", 1, State.FIRING, Severity.WARNING, "", 0, 0, 0, None, (Shift(
+    ...     "api", "", "Server", "latency_p99_ms", 120.0, 540.0, "ms", 1e-9, 99, 0),), ()), 7 * 3600 * 10**9)
+    'not back to what it was: as it has lasted for 7 h, this is now taken for normal: api P99 120 ms → 540 ms'
+    """
+    lead = leading(incident.symptoms, incident.causes) if incident.symptoms else None
+    level = (
+        ""
+        if lead is None
+        else (
+            f": {lead.service} {MEASURES.get(lead.measure, lead.measure)}"
+            f" {quantity(lead.before, lead.unit)} → {quantity(lead.after, lead.unit)}"
+        )
+    )
+    lasted = _lasted((now_ns - incident.onset_ns) / 1e9)
+    return f"not back to what it was: as it has lasted for {lasted}, this is now taken for normal{level}"
+
+
+def _lasted(seconds: float) -> str:
+    """
+    >>> _lasted(900.0), _lasted(6.02 * 3600), _lasted(3 * 86400.0)
+    ('15 min', '6 h', '3 days')
+    """
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.2g} h" if seconds < 2 * 86400 else f"{seconds / 86400:.2g} days"
 
 
 def quantity(value: float, unit: str) -> str:
