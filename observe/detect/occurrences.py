@@ -24,7 +24,7 @@ QUANTILES = {"p99": 0.99, "p95": 0.95, "p50": 0.50}
 
 @dataclass(frozen=True, slots=True)
 class Occurrences:
-    """All [shift]."""
+    """All [stretch, shift]."""
 
     known: Bools  # there was enough to compare
     recurs: Bools  # a range as long as now's had moved as far from where now's came from as is worth telling
@@ -44,34 +44,51 @@ class Edges:
 def occurrences(
     shifts: Sequence[Shift],
     windows: pl.DataFrame,
-    from_ns: int,
-    to_ns: int,
+    stretches: Sequence[tuple[int, int]],
     span: Span,
     longest: int,
     settings: DetectSettings,
 ) -> Occurrences:
-    """`windows` hold at least the shifts' series in [from_ns, to_ns). `span` is of the look that found the shifts; no
-    range is longer than `longest` windows."""
-    length = (to_ns - from_ns) // WINDOW_NS
-    first_ns = -(-from_ns // WINDOW_NS) * WINDOW_NS
-    grid = grid_of(windows, Span(first_ns, length, (1,), 1))
+    """`windows` hold at least the shifts' series in the stretches [from_ns, to_ns), which are equally long. `span` is
+    of the look that found the shifts; no range is longer than `longest` windows."""
+    length = (stretches[0][1] - stretches[0][0]) // WINDOW_NS
+    grid = grid_of(_side_by_side(windows, stretches), Span(0, length, (1,), 1))
     number = {key: i for i, key in enumerate(grid.keys.rows())}
-    rows = np.array([number.get((s.service, s.operation, s.kind), -1) for s in shifts])
-    lasted = np.array([(span.end_ns - s.onset_ns) // WINDOW_NS for s in shifts])
+    each = [(n, i) for n in range(len(stretches)) for i in range(len(shifts))]
+    rows = np.array(
+        [number.get((shifts[i].service, _named(shifts[i].operation, n), shifts[i].kind), -1) for n, i in each]
+    )
+    of = [shifts[i] for _, i in each]
+    lasted = np.array([(span.end_ns - s.onset_ns) // WINDOW_NS for s in of])
     lengths = np.clip(lasted, max(2, span.current), max(2, min(longest, length)))
-    edges = edges_of(shifts, settings)
-    none = np.zeros(len(shifts))
-    found = Occurrences(none > 0, none > 0, none > 0, none.copy())
-    families = (_latency, _errors, _traffic)
-    family = np.array([_family(s.measure) for s in shifts])
-    for at, judge in enumerate(families):
+    edges, none = edges_of(of, settings), np.zeros(len(of))
+    found: Answer = (none > 0, none > 0, none > 0, none.copy())
+    family = np.array([_family(s.measure) for s in of])
+    for at, judge in enumerate((_latency, _errors, _traffic)):
         mine = np.flatnonzero((family == at) & (rows >= 0))
         if len(mine):
             part = Edges(edges.recurs[mine], edges.reaches[mine], edges.rising[mine])
-            of = [shifts[i] for i in mine.tolist()]
-            answer = judge(grid, rows[mine], of, part, lengths[mine], settings.min_requests / 2.0)
-            found.known[mine], found.recurs[mine], found.reaches[mine], found.level[mine] = answer
-    return found
+            least = settings.min_requests / 2.0
+            answer = judge(grid, rows[mine], [of[i] for i in mine.tolist()], part, lengths[mine], least)
+            found[0][mine], found[1][mine], found[2][mine], found[3][mine] = answer
+    shape = len(stretches), len(shifts)
+    return Occurrences(*(part.reshape(shape) for part in found[:3]), level=found[3].reshape(shape))
+
+
+def _side_by_side(windows: pl.DataFrame, stretches: Sequence[tuple[int, int]]) -> pl.DataFrame:
+    """Each series in each stretch as a series of its own, from window 0 on: read as one grid."""
+    start = pl.col("window_start_ns")
+    parts = [
+        windows.filter(start.is_between(from_ns, to_ns - 1)).with_columns(
+            start - -(-from_ns // WINDOW_NS) * WINDOW_NS, pl.col("operation") + _named("", n)
+        )
+        for n, (from_ns, to_ns) in enumerate(stretches)
+    ]
+    return pl.concat(parts)
+
+
+def _named(operation: str, stretch: int) -> str:
+    return f"{operation}\0{stretch}"
 
 
 class Passed(NamedTuple):

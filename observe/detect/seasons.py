@@ -117,7 +117,7 @@ def _judged(
     windows = _asked(shifts, cycles, past)
     found: dict[Shift, Season] = {}
     for cycle in cycles:
-        seen = [occurrences(shifts, windows, *ends, span, cycle.longest, settings) for ends in cycle.stretches()]
+        seen = occurrences(shifts, windows, cycle.stretches(), span, cycle.longest, settings)
         for place, shift in enumerate(shifts):
             before = np.array([end + cycle.slack_ns <= began[place] for end in cycle.ends_ns])
             season = _season(shift, cycle, seen, place, before)
@@ -158,12 +158,9 @@ def _names(shifts: Sequence[Shift]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(sorted({s.service for s in shifts})), tuple(sorted({s.operation for s in shifts}))
 
 
-def _season(shift: Shift, cycle: Cycle, seen: Sequence[Occurrences], place: int, before: Bools) -> Season | None:
-    known = np.array([one.known[place] for one in seen], dtype=bool) & before
-    recurs = np.array([one.recurs[place] for one in seen], dtype=bool)
-    reaches = np.array([one.reaches[place] for one in seen], dtype=bool)
-    level = np.array([one.level[place] for one in seen])
-    compared = np.flatnonzero(known)[: max(cycle.votes)]
+def _season(shift: Shift, cycle: Cycle, seen: Occurrences, place: int, before: Bools) -> Season | None:
+    recurs, reaches, level = seen.recurs[:, place], seen.reaches[:, place], seen.level[:, place]
+    compared = np.flatnonzero(seen.known[:, place] & before)[: max(cycle.votes)]
     if len(compared) < AGREEING:
         return None
     out_of = voted(recurs[compared], reaches[compared], cycle.votes)
