@@ -72,7 +72,8 @@ def occurrences(
             answer = judge(grid, rows[mine], [of[i] for i in mine.tolist()], part, lengths[mine], least)
             found[0][mine], found[1][mine], found[2][mine], found[3][mine] = answer
     shape = len(stretches), len(shifts)
-    return Occurrences(*(part.reshape(shape) for part in found[:3]), level=found[3].reshape(shape))
+    known, recurs, reaches, level = found
+    return Occurrences(known.reshape(shape), recurs.reshape(shape), reaches.reshape(shape), level.reshape(shape))
 
 
 def _side_by_side(windows: pl.DataFrame, stretches: Sequence[tuple[int, int]]) -> pl.DataFrame:
