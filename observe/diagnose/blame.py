@@ -21,6 +21,12 @@ SURGE_FROM, SURGE_SURE = 1.3, 1.6
 RELEASED = 0.3
 """A bad release that accounts for this much of a symptom is not put down to traffic that rose meanwhile."""
 
+BUSY, MANY = 50, 5
+"""Requests on either side for a service's slowing down to count, and such services to tell what is usual."""
+OUTLYING = 3.0
+"""Robust standard deviations, of the logarithm of how much slower services got, beyond which load explains no more."""
+ALONE = 0.75
+"""Left to the one service in which errors begin while traffic surges: overload may have broken it."""
 SPENT = 1e-3
 """Part of a request's time below which a service's tail is not looked at."""
 
@@ -57,9 +63,37 @@ class Blamer:
         surge = self.surge(symptom.service) if symptom.sign > 0 else 0.0
         if sum(found[node] for node in self.released) >= RELEASED:
             surge = 0.0
-        found = found * (1 - surge)
-        found[self.outside] += surge
+        if surge:
+            own = found * (self._alone(found) if symptom.aspect == "errors" else self.beyond())
+            found = own + (found - own) * (1 - surge)
+            found[self.outside] += surge * max(0.0, 1 - float(own.sum()))
         return found
+
+    def beyond(self) -> Floats:
+        """Per suspect, the part of its slowness that more traffic does not explain: load slows many services, by
+        factors that resemble each other; what stands far out of them has another cause."""
+        nodes, edges = self.picture.nodes, self.picture.edges
+        count = len(self.picture.services)
+        before = np.concatenate([nodes.self_ms[0], summed(edges.callee, edges.edge_ms[0], self.size - 1)[count:]])
+        after = np.concatenate([nodes.self_ms[1], summed(edges.callee, edges.edge_ms[1], self.size - 1)[count:]])
+        busy = (nodes.requests.min(axis=0) >= BUSY) & (nodes.self_ms.min(axis=0) > 0)
+        if int(busy.sum()) < MANY:
+            return np.zeros(self.size)
+        factor = np.log(nodes.self_ms[1, busy] / nodes.self_ms[0, busy])
+        middle = float(np.median(factor))
+        spread = max(1.4826 * float(np.median(np.abs(factor - middle))), 0.1)
+        usual = np.exp(max(middle, 0.0) + OUTLYING * spread)
+        grown = np.maximum(after - before, 1e-9)
+        left = np.clip(1 - (usual - 1) * before / grown, 0.0, 0.9)
+        # Less than a half is within what one service may strain more than the others.
+        return np.append(np.where((before > 0) & (left > 0.5), left, 0.0), 0.0)
+
+    def _alone(self, found: Floats) -> Floats:
+        """Errors under load begin in several places; nearly all in one is that one's own trouble, mostly."""
+        most = int(np.argmax(found))
+        alone = np.zeros(self.size)
+        alone[most] = ALONE if found[most] >= 0.8 else 0.0
+        return alone
 
     def surge(self, service: int) -> float:
         """How sure it is that more traffic from outside strains `service`: 0..1. Requests that got no slower are not

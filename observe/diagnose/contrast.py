@@ -154,8 +154,8 @@ def sick_hosts(rows: pl.DataFrame, explained: Collection[str] = ()) -> dict[str,
     """Hosts under which several services suffer that are well elsewhere → those services, from `rows_of` time.
 
     A host is named only where another host tells it apart: most of what runs on it is sick, next to nothing of the
-    same services is sick elsewhere, and it carries most of the excess of the whole fleet. Services whose trouble is
-    `explained` (by a release, say) accuse no host.
+    same services is sick elsewhere, and it carries most of the excess of the fleet, that of one service elsewhere
+    apart. Services whose trouble is `explained` (by a release, say) accuse no host.
     """
     rows = rows.filter(pl.col("period") == 1)
     if not rows.height or rows["host"].n_unique() < 2:
@@ -176,9 +176,8 @@ def sick_hosts(rows: pl.DataFrame, explained: Collection[str] = ()) -> dict[str,
         .sort("host", "service")
         .collect()
     )
-    fleet = float(by_place.filter(pl.col("sick"))["excess"].sum())
     found: dict[str, tuple[str, ...]] = {}
-    if fleet <= 0:
+    if not by_place["sick"].any():
         return found
     sick, alone = pl.col("sick"), pl.col("sick") & (pl.col("sick_hosts") == 1)
     by_host = by_place.group_by("host", maintain_order=True).agg(
@@ -190,6 +189,16 @@ def sick_hosts(rows: pl.DataFrame, explained: Collection[str] = ()) -> dict[str,
     places, unwell = by_place.height, int(by_host["sick"].sum())
     for host, here, bad, services, excess in by_host.iter_rows():
         elsewhere, well = places - here, unwell - bad <= WELL * (places - here)
-        if len(services) >= 2 and bad >= 0.7 * here and excess >= 0.7 * fleet and elsewhere and well:
+        most = excess >= 0.7 * (excess + _besides(by_place, host))
+        if len(services) >= 2 and bad >= 0.7 * here and most and elsewhere and well:
             found[host] = tuple(services)
     return found
+
+
+def _besides(by_place: pl.DataFrame, host: str) -> float:
+    """Excess of what is sick but not on the host alone, less that of the one service that has most of it: a second
+    fault beside a sick host hides it no more than a quiet fleet would."""
+    sick = pl.col("sick")
+    elsewhere = by_place.filter(sick & ((pl.col("host") != host) | (pl.col("sick_hosts") > 1)))
+    each = elsewhere.group_by("service").agg(pl.col("excess").sum())["excess"].to_numpy()
+    return float(each.sum() - each.max()) if len(each) else 0.0

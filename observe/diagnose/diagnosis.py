@@ -75,7 +75,7 @@ def _explained(
     given = ground(light, view)
     released = frozenset(n for s in given.releases if (n := view.number(s)) is not None)
     judge = blamer(view, lambda some: tails(frames, view, some), [s.service for s in seen], released)
-    blames = [_shared(judge.blame(s), given.hosts, view) for s in seen]
+    blames = [_shared(s, judge.blame(s), given.hosts, view) for s in seen]
     wanted = np.max(blames, axis=0) > SUSPECTED
     wanted[[s.service for s in seen]] = True
     court = _Court(judge, series(light, judge, wanted), given, settings, context)
@@ -88,11 +88,14 @@ def _explained(
     return behind(found)
 
 
-def _shared(blame: Floats, hosts: Mapping[str, tuple[int, ...]], view: Picture) -> Floats:
-    """Blame of services that suffer on one host only moves to one of them, which then stands for the host."""
+def _shared(symptom: Symptom, blame: Floats, hosts: Mapping[str, tuple[int, ...]], view: Picture) -> Floats:
+    """Blame of services that suffer on one host only moves to one of them, which then stands for the host. Errors that
+    began in only one of them are that one's own."""
     moved = blame.copy()
     for numbers in hosts.values():
         total = moved[list(numbers)].sum()
+        if symptom.aspect == "errors" and moved[list(numbers)].max() >= 0.9 * total:
+            continue
         moved[list(numbers)] = 0.0
         moved[_stands_for(numbers, view)] = total
     return moved
@@ -176,7 +179,8 @@ class _Court:
             database = view.edges.connection[worst] == "database"
             kind = CauseKind.DATABASE if database else CauseKind.EXTERNAL
             return Place(kind, suspect.name), view.name(int(view.edges.caller[worst]))
-        if host := self.given.host_of(suspect.node):
+        host = self.given.host_of(suspect.node)
+        if host and not (suspect.errors and suspect.node != _stands_for(self.given.hosts[host], view)):
             return Place(CauseKind.HOST, host), suspect.name
         lost = bool(np.any(judge.lost[into]))
         place = narrow(self.given, suspect.name, suspect.errors, lost)

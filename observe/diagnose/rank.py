@@ -83,12 +83,13 @@ def _suspect(
 ) -> Suspect:
     picture = blamer.picture
     onset_ns = min(m.onset_ns for m in members if m.weight >= 0.5 * strongest.weight)
-    if node == blamer.outside:
-        return Suspect(node, "", share, False, None, onset_ns, None)
-    name = picture.name(node)
-    mine = (known.own_errors if errors else known.own_ms).get(name)
     symptom = picture.name(strongest.service)
     theirs = (known.error_ratio if strongest.aspect == "errors" else known.latency_ms).get(symptom)
+    if node == blamer.outside:
+        together = None if theirs is None else correlation(known.entering, theirs)
+        return Suspect(node, "", share, False, known.onset_ns(known.entering), onset_ns, together)
+    name = picture.name(node)
+    mine = (known.own_errors if errors else known.own_ms).get(name)
     stated = [m.onset_ns for m in members if m.service == node and m.aspect == ("errors" if errors else "latency")]
     started = min(stated) if stated else None if mine is None else known.onset_ns(mine)
     together = None if mine is None or theirs is None else correlation(mine, theirs)

@@ -29,6 +29,7 @@ class Series:
     ]  # per node: errors that began in it, or in calls that never reached it, per request
     latency_ms: Mapping[str, Floats]  # per service: mean duration of its requests
     error_ratio: Mapping[str, Floats]
+    entering: Floats  # requests that enter the fleet from outside
 
     def onset_ns(self, values: Floats) -> int | None:
         """Start of the window in which the level changed for good; None for a series without a clear rise."""
@@ -47,6 +48,9 @@ def series(frames: Frames, judge: Blamer, wanted: Bools) -> Series:
     start_ns = max(when.before_from_ns, when.after_from_ns - LOOK_BACK * WINDOW_NS) // WINDOW_NS * WINDOW_NS
     names = [*view.services, *view.virtual]
     shape = (len(names), (when.after_to_ns - start_ns + WINDOW_NS - 1) // WINDOW_NS)
+    wanted = wanted.copy()
+    if wanted[judge.outside]:
+        wanted[: len(view.services)] |= _entry(judge)
     asked = [name for name, one in zip(names, wanted.tolist(), strict=False) if one]
     touched = pl.col("caller").is_in(asked) | pl.col("callee").is_in(asked)
     frames = replace(
@@ -74,7 +78,14 @@ def series(frames: Frames, judge: Blamer, wanted: Bools) -> Series:
         own_errors=each(errors, np.maximum(requests, tried)),
         latency_ms=each(_grid(nodes, "node", "duration", shape), requests),
         error_ratio=each(_grid(nodes, "node", "errors", shape), requests),
+        entering=requests[np.flatnonzero(_entry(judge))].sum(axis=0),
     )
+
+
+def _entry(judge: Blamer) -> Bools:
+    """Services that get most of their requests from outside."""
+    rates = judge.traffic
+    return np.asarray(rates.outside.max(axis=0) > 0.5 * rates.total.max(axis=0))
 
 
 def _per_service(frames: Frames, start_ns: int, names: list[str]) -> pl.DataFrame:
