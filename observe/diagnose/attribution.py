@@ -7,7 +7,8 @@ one request of the symptom's service,
     Δ duration = Σ_s a_s · Δ self_s  +  Σ_edges a_caller · Δ edge  +  Σ_edges a_caller · Δ calls · wait  +  rest,
 
 where `rest` is what the means of whole services do not resolve. Calls that run in parallel are waited for together: a
-factor of the caller, the change of its wait over the sum of the changes of its calls, takes that into account.
+factor of the edge, the part of its change that reaches the caller, takes that into account (`parallel.py`); where one
+change is all there is, it is the change of the caller's wait over the change of its calls.
 
 *Errors.* A request that errs has one place where that began, so errors flow: at each service the rise is divided among
 errors of its own, those of outgoing calls whose callee saw none, and those that the callees returned.
@@ -51,8 +52,8 @@ class Split:
 
 
 def flow(picture: Picture) -> tuple[Floats, Floats]:
-    """(factor per service, weight per edge): how much of an edge's change reaches the caller's requests, and how many
-    requests of the callee one request of the caller waits for."""
+    """(factor, weight) per edge: how much of its change reaches the caller's requests, and how many requests of the
+    callee one request of the caller waits for."""
     nodes, edges = picture.nodes, picture.edges
     count = len(picture.services)
     waits = np.where(edges.waits, 1.0, 0.0)
@@ -61,8 +62,9 @@ def flow(picture: Picture) -> tuple[Floats, Floats]:
     apart = nodes.duration_ms - nodes.self_ms
     level = np.clip(_ratio(apart[0], summed(edges.caller, waits * edges.wait_ms[0], count), 1.0), 0.0, 1.0)
     moved = np.abs(change) > np.maximum(3 * noise, 0.05 * nodes.duration_ms[0])
-    factor = np.where(moved, np.clip(_ratio(apart[1] - apart[0], change, 1.0), 0.0, 1.0), level)
-    return factor, waits * edges.calls.mean(axis=0) * factor[edges.caller] * _resemblance(picture)
+    alike = np.where(moved, np.clip(_ratio(apart[1] - apart[0], change, 1.0), 0.0, 1.0), level)[edges.caller]
+    factor = waits * np.where(np.isnan(edges.reaching), alike, edges.reaching)
+    return factor, edges.calls.mean(axis=0) * factor * _resemblance(picture)
 
 
 def _resemblance(picture: Picture) -> Floats:
@@ -99,10 +101,9 @@ def latency(picture: Picture, services: Ints) -> list[Split]:
     nodes, edges = picture.nodes, picture.edges
     factor, weight = flow(picture)
     reached = reach(picture, services, weight)
-    waited = np.where(edges.waits, factor[edges.caller], 0.0)
     found = []
     for row, service in zip(reached, services.tolist(), strict=True):
-        on_edge = row[edges.caller] * waited
+        on_edge = row[edges.caller] * factor
         found.append(
             Split(
                 total=float(nodes.duration_change_ms[service]),

@@ -27,6 +27,8 @@ OUTLYING = 3.0
 """Robust standard deviations, of the logarithm of how much slower services got, beyond which load explains no more."""
 ALONE = 0.75
 """Left to the one service in which errors begin while traffic surges: overload may have broken it."""
+REMIXED = 0.15
+"""Part of the caller's duration that another mix of calls must add to count."""
 SPENT = 1e-3
 """Part of a request's time below which a service's tail is not looked at."""
 
@@ -211,12 +213,11 @@ def _tail_splits(picture: Picture, measured: Callable[[Bools], Tails], splits: d
     services = np.array(sorted(splits), np.int64)
     factor, weight = attribution.flow(picture)
     reached = attribution.reach(picture, services, weight)
-    waited = np.where(picture.edges.waits, factor[picture.edges.caller], 0.0)
     spent = reached * (picture.nodes.self_ms.max(axis=0) + _outside(picture))
     tails = measured((spent > SPENT * spent.sum(axis=1, keepdims=True)).any(axis=0))
     found = {}
     for row, service in zip(reached, services.tolist(), strict=True):
-        on_edge = row[picture.edges.caller] * waited
+        on_edge = row[picture.edges.caller] * factor
         own, edge = row * tails.own, on_edge * tails.edge
         found[service] = Split(
             total=float(own.sum() + edge.sum()),
@@ -244,6 +245,19 @@ def slower(picture: Picture) -> Bools:
 
 
 def recounted(picture: Picture) -> Bools:
+    """Edges whose calls per request changed by a quarter or more, beyond noise; or those that got longer because
+    slower operations are called more often."""
+    return counted(picture) | remixed(picture)
+
+
+def remixed(picture: Picture) -> Bools:
+    """Edges that take clearly longer for another mix of the same number of calls."""
+    edges = picture.edges
+    much = REMIXED * picture.nodes.duration_ms[0, edges.caller]
+    return np.asarray((edges.calls_change_ms > np.maximum(much, 5 * edges.calls_error_ms)) & ~counted(picture))
+
+
+def counted(picture: Picture) -> Bools:
     """Edges whose calls per request changed by a quarter or more, beyond noise."""
     edges = picture.edges
     requests = np.maximum(picture.nodes.requests[:, edges.caller], 1.0)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from observe.diagnose.blame import Blamer
+from observe.diagnose.blame import Blamer, remixed
 from observe.diagnose.compare import Question
 from observe.diagnose.contrast import Contrast
 from observe.diagnose.graph import Floats
@@ -129,6 +129,10 @@ def _structure(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
         text = f"calls from {suspect.name} to {callee} {verb} from {pair[0]:.2f} to {pair[1]:.2f} per request"
         asked = Question("calls_per_request", picture.periods, suspect.name, callee)
         found.append(Evidence("structure", text, _both(pair), asked.query))
+    for i in np.flatnonzero(remixed(picture) & (edges.caller == suspect.node)).tolist():
+        more, callee = float(edges.calls_change_ms[i]), picture.name(int(edges.callee[i]))
+        text = f"{suspect.name} calls slower operations of {callee} more often: {ms(more)} more per request"
+        found.append(Evidence("mix", text, (("more", more),)))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 import numpy as np
@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from observe.diagnose.levels import Periods, by_window, levels, summed_up
+from observe.diagnose.parallel import candidates, reaching
 from observe.frames import Frames
 
 Floats = NDArray[np.float64]
@@ -54,10 +55,12 @@ class Edges:
     edge_ms: Floats  # (2, m) of which outside of the callee's spans
     edge_change_ms: Floats  # (m,) at the same calls per request
     edge_error_ms: Floats
-    calls_change_ms: Floats  # (m,) by more or fewer calls
+    calls_change_ms: Floats  # (m,) by more or fewer calls, or calls of slower operations
+    calls_error_ms: Floats
     below_change_ms: Floats  # (m,) by longer spans of the callee
     errors: Floats  # (2, m) erring calls per request
     lost: Floats  # (2, m) of which the callee saw nothing: refused, or waited for in vain
+    reaching: Floats  # (m,) part of the edge's change that reaches the caller; nan: as of all the caller's calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,29 @@ def picture(frames: Frames, when: Periods) -> Picture:
     services = tuple(sorted({*_names(selfs["service"]), *_names(edges["caller"]), *_names(called["callee"])}))
     virtual = tuple(sorted(set(_names(edges["callee"])) - set(services)))
     numbers = pl.DataFrame({"name": [*services, *virtual]}, schema={"name": pl.String}).with_row_index("no")
-    nodes = _nodes(selfs, edges, services)
-    table = _edges(_with_lost(edges, services), numbers, nodes)
-    return Picture(when, services, virtual, nodes, table, _digraph(services, virtual, table))
+    asked, edges = entries(selfs, edges), _with_lost(edges, services)
+    nodes = _nodes(selfs, asked, services)
+    table = _edges(edges, numbers, nodes)
+    view = Picture(when, services, virtual, nodes, table, _digraph(services, virtual, table))
+    return replace(view, edges=replace(table, reaching=_reaching(view, selfs, edges, asked)))
+
+
+def _reaching(view: Picture, selfs: pl.DataFrame, edges: pl.DataFrame, asked: pl.DataFrame) -> Floats:
+    """Of each edge, the part of its change that reaches the caller, where calls overlap; else nan."""
+    nodes, table = view.nodes, view.edges
+    apart, waits = nodes.duration_ms - nodes.self_ms, table.wait_ms * table.waits
+    found = np.full(len(table.caller), np.nan)
+    edges = edges.filter(~pl.col("connection").is_in(list(UNWAITED))).with_columns(
+        waited=pl.coalesce("client_sum_ms", "server_sum_ms").fill_null(0.0)
+    )
+    for service in candidates(apart, waits, nodes.duration_ms[0], table.caller).tolist():
+        mine = np.flatnonzero((table.caller == service) & table.waits)
+        level = float(np.clip(apart[0, service] / max(float(waits[0, mine].sum()), 1e-9), 0.0, 1.0))
+        callees = [view.name(int(callee)) for callee in table.callee[mine]]
+        beta = reaching(view.name(service), selfs, edges, asked, callees, level)
+        if beta is not None:
+            found[mine] = beta
+    return found
 
 
 def collapsed_selfs(selfs: pl.DataFrame, when: Periods) -> pl.DataFrame:
@@ -162,8 +185,7 @@ def _with_lost(edges: pl.DataFrame, services: tuple[str, ...]) -> pl.DataFrame:
     return pl.concat([rest, one.select(rest.columns)]).sort(*pair, "callee_operation", "connection", "window_start_ns")
 
 
-def _nodes(selfs: pl.DataFrame, edges: pl.DataFrame, services: tuple[str, ...]) -> Nodes:
-    asked = entries(selfs, edges)
+def _nodes(selfs: pl.DataFrame, asked: pl.DataFrame, services: tuple[str, ...]) -> Nodes:
     entry = _aligned(levels(asked, ["service"], "requests", "duration_sum_ms", ["errors"]), services)
     requests = _stacked(entry, "n0", "n1")
     own = selfs.filter(pl.col("kind") != "Client")
@@ -288,9 +310,13 @@ def _edges(edges: pl.DataFrame, numbers: pl.DataFrame, nodes: Nodes) -> Edges:
         edge_change_ms=summed(group, edge, m),
         edge_error_ms=np.sqrt(summed(group, error**2, m)),
         calls_change_ms=summed(group, by_calls, m),
+        calls_error_ms=np.sqrt(
+            summed(group, (calls / safe).sum(axis=0) * np.nan_to_num(waited_mean).max(axis=0) ** 2, m)
+        ),
         below_change_ms=summed(group, total - edge, m),
         errors=np.stack([summed(group, table[f"errors{p}"].to_numpy() / safe[p], m) for p in (0, 1)]),
         lost=np.stack([summed(group, table[f"lost{p}"].to_numpy() / safe[p], m) for p in (0, 1)]),
+        reaching=np.full(m, np.nan),
     )
 
 
