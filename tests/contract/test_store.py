@@ -394,6 +394,24 @@ def test_messages_are_edges_by_parent_and_by_link(store: ClickHouseStore, place:
     assert (by_link["connection"], by_link["calls"], by_link["client_sum_ms"]) == ("link", 2, None)
 
 
+def test_a_batch_that_is_only_received_in_a_client_span_is_an_edge(
+    store: ClickHouseStore, place: int, base_ns: int
+) -> None:
+    sent = [Span(f"shop-{place}", "send", 20_000 + i, kind=PRODUCER) for i in range(3)]
+    received = Span(f"bulk-{place}", "receive", 21_000, kind=CLIENT, links=sent)
+    both = [
+        Span(f"two-{place}", "receive", 21_000, kind=CLIENT, links=sent),
+        *(Span(f"two-{place}", "process", 21_100, kind=CONSUMER, links=[one]) for one in sent),
+    ]
+    asked = Span(f"web-{place}", "GET", 20_500, kind=CLIENT)
+    retried = Span(f"retry-{place}", "GET", 21_000, kind=CLIENT, links=[asked])
+    insert(store, place, [*sent, received, *both, asked, retried], base_ns)
+    edges = around(store, base_ns).edges
+    linked = edges.filter((pl.col("connection") == "link") & pl.col("callee").str.ends_with(f"-{place}"))
+    calls = linked.group_by("callee").agg(pl.col("calls").sum()).sort("callee").rows()
+    assert calls == [(f"bulk-{place}", 3), (f"two-{place}", 3)]
+
+
 def test_a_span_that_was_sent_twice_counts_once_in_joins(store: ClickHouseStore, place: int, base_ns: int) -> None:
     web = Span(f"web-{place}")
     api = Span(f"api-{place}", parent=web, duration_ms=4)
