@@ -130,16 +130,16 @@ def table(report: dict[str, Any]) -> str:
         lines = [f"| {row['what']} | {row['lost']:,} | {row['doubled']:,} |" for row in report["rows"]]
         return "\n".join(["| | lost | doubled |", "|---|---|---|", *lines])
     lines = [
-        "| | spans/s | CPU-s per million: pipeline | server | together | peak MiB pipeline | server "
+        "| | spans/s | CPU-s per million: pipeline | server | together | merges of a row | peak MiB pipeline | server "
         "| bytes a span | lost | doubled |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         cpu, peak, disk = row["cpu_s_per_million"], row["peak_mib"], row["bytes_per_span"]
         lines.append(
             f"| {row['what']} | {row['spans_per_s']:,} | {cpu['pipeline']} | {cpu['server']} | {cpu['together']} "
-            f"| {peak['pipeline']} | {peak['server']} | {disk['otel_traces']} ({disk['all_tables']}) "
-            f"| {row['lost']:,} | {row['doubled']:,} |"
+            f"| {row['merges_of_a_row']} | {peak['pipeline']} | {peak['server']} "
+            f"| {disk['otel_traces']} ({disk['all_tables']}) | {row['lost']:,} | {row['doubled']:,} |"
         )
     lines += [f"\n{name} could not be had: {reason}" for name, reason in report["absent"].items()]
     ratios = report.get("observe_same_tables_over", {})

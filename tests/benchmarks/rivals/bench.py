@@ -30,6 +30,8 @@ SESSION_S = 150.0
 """Longer than any group waits for a member that was killed, and for the first rows after that."""
 
 SETTLE_S = 90.0
+POLL_S = 0.5
+"""Each look costs the server milliseconds, which the slower contender pays more often: seldom, so that they are few."""
 
 
 class Contender(Protocol):
@@ -118,6 +120,10 @@ class Bench:
     def distinct(self, database: str) -> int:
         return int(str(self.client.command(f"SELECT uniqExact(TraceId, SpanId) FROM {database}.otel_traces")))
 
+    def merged_rows(self) -> int:
+        """Rows of all merges since the server's start; events are absent until the first."""
+        return int(str(self.client.command("SELECT sum(value) FROM system.events WHERE event = 'MergedRows'")))
+
     def parts(self, database: str) -> int:
         return int(str(self.client.command(f"SELECT count() FROM system.parts WHERE active AND database='{database}'")))
 
@@ -128,12 +134,12 @@ class Bench:
         """
         seen, grown = -1, time.monotonic()
         while seen < self.spans:
+            time.sleep(POLL_S)
             if (now := self.rows(database)) != seen:
                 seen, grown = now, time.monotonic()
             stalled_s = time.monotonic() - grown
             if stalled_s > SESSION_S or (stalled_s > STALL_S and self.lag(group) == 0):
                 break
-            time.sleep(0.2)
         return grown
 
     def settle(self, database: str) -> None:
@@ -166,6 +172,7 @@ class Bench:
         contender.prepare(self, database)
         forget_peak(self.server.pid)
         begin, server_before = time.monotonic(), cpu_s(self.server.pid)
+        merged_before = self.merged_rows()
         with self._running(contender, database) as process:
             if process:  # the server itself reads as soon as it is told to, and has no start of its own
                 begin, server_before = time.monotonic(), cpu_s(self.server.pid)
@@ -173,6 +180,7 @@ class Bench:
             result.seconds = self.wait_for_rows(database, contender.group) - begin
             self.settle(database)
             result.server_cpu_s = cpu_s(self.server.pid) - server_before
+            result.merged_rows = self.merged_rows() - merged_before
             if process:
                 result.pipeline_cpu_s = cpu_s(process.pid) - result.startup_cpu_s
                 result.pipeline_peak = peak_bytes(process.pid)

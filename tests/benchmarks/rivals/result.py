@@ -23,6 +23,7 @@ class Result:
     pipeline_peak: int = 0
     server_peak: int = 0
     parts: int = 0
+    merged_rows: int = 0
     bytes_by_table: dict[str, int] = field(default_factory=dict)
 
     def report(self) -> dict[str, Any]:
@@ -50,6 +51,7 @@ class Result:
             "startup_cpu_s": round(self.startup_cpu_s, 2),
             "peak_mib": {"pipeline": round(self.pipeline_peak / 2**20), "server": round(self.server_peak / 2**20)},
             "parts": self.parts,
+            "merges_of_a_row": round(self.merged_rows / max(self.rows, 1), 2),
             "bytes_per_span": {
                 "otel_traces": round(self.bytes_by_table.get("otel_traces", 0) / max(self.rows, 1), 1),
                 "all_tables": round(disk / max(self.rows, 1), 1),
