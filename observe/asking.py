@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import polars as pl
 
-from observe.frames import AttributeQuestion, Frames, PastQuestion, Question, empty, no_answer
+from observe.frames import AttributeQuestion, Frames, LogQuestion, PastQuestion, Question, empty, no_answer
 from observe.interfaces import Store
 
 log = logging.getLogger(__name__)
@@ -64,13 +64,15 @@ class Asking:
 
     def __init__(self, store: Store) -> None:
         def counted(question: Question) -> pl.DataFrame:
+            if isinstance(question, LogQuestion):
+                return store.logged(question)
             return store.attributes(question) if isinstance(question, AttributeQuestion) else store.sampled(question)
 
         self._requests: Once[Question, pl.DataFrame] = Once(counted, no_answer, REMEMBERED)
         self._pasts: Once[PastQuestion, Frames] = Once(lambda q: store.past(q), lambda _: empty(), REMEMBERED_PASTS)
 
     def __call__(self, noted: Answers) -> Callable[[Question], pl.DataFrame]:
-        """About attributes and traces of requests; every answer is written to `noted`."""
+        """About attributes, traces and errors of requests; every answer is written to `noted`."""
         return self._requests.noting(noted)
 
     def past(self, noted: Pasts) -> Callable[[PastQuestion], Frames]:

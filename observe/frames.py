@@ -130,13 +130,34 @@ class TraceQuestion:
     requests: int
 
 
-Question = AttributeQuestion | TraceQuestion
+LOG_COUNTS: dict[str, pl.DataType] = {
+    "service": pl.String(),
+    "template": pl.String(),  # first line of an error without what is different each time, or an exception's type
+    "before": pl.UInt64(),
+    "after": pl.UInt64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuestion:
+    """Which errors do services (all, where none are named) log, and which exceptions do their spans record? Answered
+    with LOG_COUNTS. Times are window starts."""
+
+    services: tuple[str, ...]
+    before_from_ns: int
+    before_to_ns: int
+    after_from_ns: int
+    after_to_ns: int
+
+
+Question = AttributeQuestion | TraceQuestion | LogQuestion
 """What a look may ask the store beside its frames."""
 
 
 def no_answer(question: Question) -> pl.DataFrame:
     """No rows, in the columns of an answer."""
-    return pl.DataFrame(schema=ATTRIBUTE_COUNTS if isinstance(question, AttributeQuestion) else SPAN_SAMPLE)
+    answers = {AttributeQuestion: ATTRIBUTE_COUNTS, TraceQuestion: SPAN_SAMPLE, LogQuestion: LOG_COUNTS}
+    return pl.DataFrame(schema=answers[type(question)])
 
 
 # Spans that name a model or count tokens, by half octaves of both: bucket i covers (2^((i-1)/2), 2^(i/2)] tokens, -1 is

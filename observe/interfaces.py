@@ -8,7 +8,7 @@ from typing import Protocol
 
 import polars as pl
 
-from observe.frames import AttributeQuestion, Frames, PastQuestion, TraceQuestion
+from observe.frames import AttributeQuestion, Frames, LogQuestion, PastQuestion, TraceQuestion
 from observe.types import Alert, Batch, BatchLimits, Digest, Incident, Json, PartitionState, Silence
 
 
@@ -130,6 +130,10 @@ class Store(Protocol):
 
     def sampled(self, question: TraceQuestion, /) -> pl.DataFrame:
         """SPAN_SAMPLE of a bounded number of whole traces; the same ones for the same question and data."""
+        ...
+
+    def logged(self, question: LogQuestion, /) -> pl.DataFrame:
+        """LOG_COUNTS: errors in logs and exceptions in spans, the most frequent ones."""
         ...
 
     def of_service(self, service: str, from_ns: int, to_ns: int, /) -> Frames:

@@ -15,7 +15,7 @@ from observe.asking import Asking
 from observe.backtest import Label, report
 from observe.detect.canary import Comparison, compare
 from observe.detect.slo import Status, services, status
-from observe.diagnose.asked import Asked, asked
+from observe.diagnose.asked import Moment, asked
 from observe.diagnose.attributes import with_attributes
 from observe.errors import BadRecord, Misconfigured
 from observe.frames import Frames
@@ -86,7 +86,7 @@ class Judging:
     def asked(self, at_ns: int, service: str, until_ns: int) -> Json:
         """What explains the change at `at_ns`, by what was there until `until_ns`. Raises BadRecord where nothing is
         stored of before or after."""
-        settings, question = self._settings, Asked(at_ns, service)
+        settings, question = self._settings, Moment(at_ns, service)
         frames = self._store.frames(at_ns - ASKED_BACK_NS, until_ns)
         ask = Asking(self._store)({}) if settings.diagnose.attributes else None
         found = asked(question, frames, until_ns, settings.diagnose, ask)
@@ -126,7 +126,7 @@ class Judging:
             raise BadRecord(f"settings: {error}") from error
 
 
-def asked_incident(question: Asked, found: Diagnosis, until_ns: int) -> Incident:
+def asked_incident(question: Moment, found: Diagnosis, until_ns: int) -> Incident:
     """The answer in the form of an incident that nobody was told of: version 0, and its id is the question."""
     at = rfc3339(question.at_ns)
     first = found.causes[0] if found.causes else None

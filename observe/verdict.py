@@ -23,7 +23,9 @@ from observe.detect.slo import Burning, burning, rule_name
 from observe.detect.tokens import Given, given_tokens
 from observe.diagnose import diagnose
 from observe.diagnose.attributes import Ask, with_attributes
+from observe.diagnose.logged import with_logs
 from observe.diagnose.metrics_only import symptoms as felt
+from observe.diagnose.structure import with_structure
 from observe.frames import Frames
 from observe.looks import Look
 from observe.revise import sealed
@@ -122,7 +124,7 @@ def _seen(
         found = diagnose(shifts, frames, now_ns, settings.diagnose, context)
         found = [_with_reasons(one, given, burns, by_shift) for one in found if not _explained(one, given)]
         ask = asked.attributes
-        found = found if ask is None else with_attributes(found, frames, now_ns, ask)
+        found = found if ask is None else _with_requests(found, frames, now_ns, ask)
     found += [_goes_on(incident, [s for s in of if s in unusual]) for incident, of in lasting]
     return [*found, *rollbacks(frames, now_ns, settings)], usual
 
@@ -154,6 +156,12 @@ def _lasting(
 def _goes_on(incident: Incident, shifts: Sequence[Shift]) -> Diagnosis:
     """What was found out while the time before it was still there to compare with."""
     return Diagnosis(tuple(shifts), incident.causes, incident.ruled_out, incident.impact)
+
+
+def _with_requests(found: list[Diagnosis], frames: Frames, now_ns: int, ask: Ask) -> list[Diagnosis]:
+    """What frames do not hold: attributes of requests, where they end early, what services say of their errors."""
+    found = with_attributes(found, frames, now_ns, ask)
+    return with_logs(with_structure(found, frames, now_ns, ask), frames, now_ns, ask)
 
 
 def _seasons(

@@ -8,7 +8,7 @@ traces and every metric: calls that are no longer made and resources that moved 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -21,11 +21,12 @@ from observe.diagnose.attributes import Ask
 from observe.diagnose.diagnosis import diagnose
 from observe.diagnose.graph import collapsed_edges, collapsed_selfs, entries
 from observe.diagnose.levels import Periods, levels, periods, within
+from observe.diagnose.logged import Complaint, blame, complaints, heard, question
 from observe.diagnose.metrics_only import diagnose_metrics, known_graph, ranked_metric, recorded_case, recorded_series
 from observe.diagnose.offline import Ranked, rank
-from observe.diagnose.offline.stops import Stop, explained_stops
-from observe.diagnose.offline.trees import trees, with_leads
-from observe.frames import Frames, TraceQuestion
+from observe.diagnose.offline.stops import Stop
+from observe.diagnose.structure import early_ends, sentence, traces
+from observe.frames import Frames
 from observe.settings import DiagnoseSettings
 from observe.types import WINDOW_NS, Cause, CauseKind, Diagnosis, Evidence, Impact, Shift
 
@@ -35,13 +36,15 @@ LEAST_RISE = 0.1
 LEAST_ERRORS = 0.005
 LEAST_TRAFFIC = 0.3
 MAX_NOTICED = 20
+LOGS_TRUST = 0.4
+"""How far errors are believed that a service began to log: what it complains of may be somebody else's."""
 LIVE_TRUST = 0.5
 """What the live diagnosis adds beside the ranking, of what it is sure of itself."""
 SAID_FROM = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Moment:
     """`at_ns` is when it began, as somebody says; `service` is where it was noticed, "" for wherever users come in."""
 
     at_ns: int
@@ -49,39 +52,31 @@ class Asked:
 
 
 def asked(
-    question: Asked, frames: Frames, now_ns: int, settings: DiagnoseSettings, ask: Ask | None = None
+    moment: Moment, frames: Frames, now_ns: int, settings: DiagnoseSettings, ask: Ask | None = None
 ) -> Diagnosis | None:
     """What explains the change at that moment; None where there is nothing before it, or nothing after.
 
     `frames` reach back well before the moment, and end at `now_ns`. `ask` gives samples of whole traces.
     """
-    onset_ns = question.at_ns // WINDOW_NS * WINDOW_NS
+    onset_ns = moment.at_ns // WINDOW_NS * WINDOW_NS
     when = periods(onset_ns, now_ns, frames.selfs)
     if when is None:
-        return _by_metrics(question, frames, onset_ns, now_ns, settings)
-    seen = noticed(frames, when, question.service)
+        return _by_metrics(moment, frames, onset_ns, now_ns, settings)
+    seen = noticed(frames, when, moment.service)
     if not seen:
         return None
     # What got better is a consequence of trouble (requests that end early are quick), and would accuse who is spared.
     worse = [s for s in seen if s.after > s.before and s.measure != "requests_per_s"]
     found = diagnose(worse, frames, now_ns, settings)
     sample = None if ask is None else ask(traces(frames, when, seen[0].service))
+    stops = {} if sample is None else early_ends(sample)
+    complained = _complaints(ask, when)
     series, graph = recorded_series(frames), known_graph(frames, settings)
     ranked = rank(recorded_case(series, graph, seen[0], onset_ns, sample))
-    court = _Court(frames, when, series, graph, ranked, _stops(sample), [c for d in found for c in d.causes])
+    court = _Court(frames, when, series, graph, ranked, stops, complained, [c for d in found for c in d.causes])
     causes = court.causes(settings.max_causes, settings.min_confidence, seen[0].service)
     ruled_out = tuple(r for d in found for r in d.ruled_out if r.service not in {c.service for c in causes})
     return Diagnosis(tuple(seen), causes, ruled_out, _impact(found))
-
-
-def traces(frames: Frames, when: Periods, service: str) -> TraceQuestion:
-    """Whole traces through a service, of as much time before as after."""
-    mine = frames.selfs.filter(pl.col("service") == service) if service else frames.selfs
-    marked = mine.with_columns(when.mark()).filter(pl.col("kind").is_in(["Server", "Consumer"]))
-    requests = [int(marked.filter(pl.col("period") == p)["requests"].sum()) for p in (0, 1)]
-    return TraceQuestion(
-        service, when.before_from_ns, when.before_to_ns, when.after_from_ns, when.after_to_ns, max(requests)
-    )
 
 
 def noticed(frames: Frames, when: Periods, service: str) -> list[Shift]:
@@ -142,25 +137,24 @@ def _shifts(row: dict[str, float | str | None], when: Periods) -> list[Shift]:
 
 
 def _by_metrics(
-    question: Asked, frames: Frames, onset_ns: int, now_ns: int, settings: DiagnoseSettings
+    moment: Moment, frames: Frames, onset_ns: int, now_ns: int, settings: DiagnoseSettings
 ) -> Diagnosis | None:
     """Where no spans are stored: the ranking alone."""
     named = frames.gauges["service"].unique().drop_nulls().sort().to_list()
-    service = question.service or next((name for name in named if name), "")
+    service = moment.service or next((name for name in named if name), "")
     if not service or frames.selfs.height:
         return None
     shift = Shift(service, "", "Metric", "", 0.0, 0.0, "", 1.0, 0, onset_ns)
-    return diagnose_metrics([shift], frames, now_ns, settings, anywhere=not question.service)
+    return diagnose_metrics([shift], frames, now_ns, settings, anywhere=not moment.service)
 
 
-def _stops(sample: pl.DataFrame | None) -> dict[str, Stop]:
-    if sample is None or sample.is_empty():
-        return {}
-    before, after = (trees(sample.filter(pl.col("period") == p).drop("period")) for p in (0, 1))
-    if not (before.height and after.height):
-        return {}
-    before, after = with_leads(before, before), with_leads(after, before)
-    return explained_stops(before, after)
+def _complaints(ask: Ask | None, when: Periods) -> tuple[list[Complaint], Mapping[str, tuple[Evidence, ...]]]:
+    """What services say of their errors since then, and in words."""
+    if ask is None:
+        return [], {}
+    asked_for = question((), when)
+    found = complaints(ask(asked_for), asked_for)
+    return found, heard(found, asked_for)
 
 
 def _impact(found: Sequence[Diagnosis]) -> Impact:
@@ -175,16 +169,21 @@ class _Court:
     series: pl.DataFrame
     graph: nx.DiGraph
     ranked: Ranked
-    stops: dict[str, Stop]
+    stops: Mapping[str, Stop]
+    complained: tuple[list[Complaint], Mapping[str, tuple[Evidence, ...]]]
     live: list[Cause]
 
     def causes(self, most: int, least: float, noticed: str) -> tuple[Cause, ...]:
         """Services by both opinions together, as far as either says anything."""
         by_rank = dict(zip(self.ranked.services, self.ranked.score, strict=True))
         named = {c.service: c for c in reversed(self.live) if c.kind is not CauseKind.UNKNOWN and c.service}
+        logs = blame(self.complained[0], self.graph)
         scores = {
-            s: 1 - (1 - by_rank.get(s, 0.0)) * (1 - LIVE_TRUST * (named[s].score if s in named else 0.0))
-            for s in {*by_rank, *named}
+            s: 1
+            - (1 - by_rank.get(s, 0.0))
+            * (1 - LIVE_TRUST * (named[s].score if s in named else 0.0))
+            * (1 - LOGS_TRUST * logs.get(s, 0.0))
+            for s in {*by_rank, *named, *logs}
         }
         order = sorted(scores, key=lambda s: (-round(scores[s], 9), s))
         found = [self._cause(s, scores[s], named.get(s), noticed) for s in order[:most] if scores[s] > 0]
@@ -197,7 +196,8 @@ class _Court:
         return tuple(replace(cause, rank=i + 1) for i, cause in enumerate(found))
 
     def _cause(self, service: str, score: float, live: Cause | None, noticed: str) -> Cause:
-        said = [*self._said(service), *(live.evidence if live is not None else ())]
+        logs = self.complained[1].get(service, ())
+        said = [*self._said(service), *logs, *(live.evidence if live is not None else ())]
         if live is not None:
             return replace(live, score=round(score, 4), evidence=tuple(said))
         return Cause(0, CauseKind.SERVICE, service, "", round(score, 4), 0.0, self._path(service, noticed), tuple(said))
@@ -215,8 +215,7 @@ class _Court:
         values = {kind: float(row[at]) for kind, row in self.ranked.evidence.items()}
         found = []
         if (stop := self.stops.get(service)) is not None and values.get("stops", 0.0) >= SAID_FROM:
-            numbers = (("before", stop.before), ("after", stop.after), ("requests", float(stop.requests)))
-            found.append(Evidence("structure", stop.text, numbers))
+            found.append(sentence(stop))
         for kind, text in _SAYS.items():
             if values.get(kind, 0.0) >= SAID_FROM:
                 found.append(Evidence("structure", f"{text}: {values[kind]:.2f} of 1", ((kind, values[kind]),)))

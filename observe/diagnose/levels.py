@@ -73,6 +73,15 @@ def periods(onset_ns: int, now_ns: int, windows: pl.DataFrame) -> Periods | None
     return Periods(max(first_ns, before_to_ns - MAX_BEFORE_NS), before_to_ns, onset_ns, after_to_ns)
 
 
+def sides(when: Periods, longest_ns: int) -> Periods:
+    """The same periods cut to `longest_ns` each, for questions to the store. The later one ends a power of two of
+    windows after the onset, so that a look asks seldom anew while an incident goes on."""
+    windows = min(when.after_to_ns - when.after_from_ns, longest_ns) // WINDOW_NS
+    length_ns = longest_ns if windows * WINDOW_NS >= longest_ns else (1 << (windows.bit_length() - 1)) * WINDOW_NS
+    before_ns = max(when.before_from_ns, when.before_to_ns - longest_ns)
+    return Periods(before_ns, when.before_to_ns, when.after_from_ns, when.after_from_ns + length_ns)
+
+
 def within(frames: Frames, when: Periods) -> Frames:
     """The windows of both periods and between them. Frames are sorted by time, so this copies nothing."""
 

@@ -10,7 +10,7 @@ import orjson
 import polars as pl
 
 from observe.errors import BadRecord, Unavailable
-from observe.frames import AttributeQuestion, Frames, PastQuestion, TraceQuestion
+from observe.frames import AttributeQuestion, Frames, LogQuestion, PastQuestion, TraceQuestion
 from observe.settings import RetentionSettings
 from observe.store import (
     attributes,
@@ -19,6 +19,7 @@ from observe.store import (
     digests,
     incidents,
     ledger,
+    logged,
     looks,
     migrate,
     otlp,
@@ -137,6 +138,9 @@ class ClickHouseStore:
 
     def sampled(self, question: TraceQuestion, /) -> pl.DataFrame:
         return samples.sampled(self, question)
+
+    def logged(self, question: LogQuestion, /) -> pl.DataFrame:
+        return logged.count(self, question)
 
     def of_service(self, service: str, from_ns: int, to_ns: int, /) -> Frames:
         return compare.of_service(self, service, from_ns, to_ns)

@@ -20,10 +20,12 @@ from observe.errors import BadRecord
 from observe.frames import (
     EDGE_WINDOWS,
     GAUGE_WINDOWS,
+    LOG_COUNTS,
     SELF_WINDOWS,
     SERVICE_WINDOWS,
     SPAN_SAMPLE,
     Frames,
+    LogQuestion,
     TraceQuestion,
 )
 from observe.settings import RetentionSettings
@@ -351,6 +353,30 @@ def test_whole_traces_of_before_and_after_are_sampled(
     assert sorted(some["period"]) == [0] * 6 + [1] * 6
     assert some.equals(store.sampled(question))
     assert store.sampled(TraceQuestion(f"none-{place}", *moments, 0)).is_empty()
+
+
+def test_errors_in_logs_and_spans_are_counted_by_what_they_say(
+    store: ClickHouseStore, place: int, base_ns: int
+) -> None:
+    thrown = {"exception.type": "Timeout", "exception.message": "user 7"}
+    failed = Span(f"api-{place}", "POST /x", 60_000, error=True, events=[("exception", thrown), ("retry", {})])
+    insert(store, place, [failed, Span(f"api-{place}", "POST /x", 0)], base_ns)
+    said = ['no route to "a"\nat line 5', "no route to 'b'", "took 12 ms for ann@example.com", "", "calm"]
+    records = [
+        {"time_unix_nano": base_ns + (60 if i else 1) * SECOND, "severity_number": 9 if i == 4 else 17, "body": body}
+        for i, body in enumerate(said)
+    ]
+    store.insert(batch("otlp_logs", place, 0, logs(f"web-{place}", records)), len(records))
+    moments = (base_ns, base_ns + 30 * SECOND, base_ns + 60 * SECOND, base_ns + 90 * SECOND)
+    found = store.logged(LogQuestion((f"web-{place}", f"api-{place}"), *moments))
+    assert found.schema == LOG_COUNTS
+    assert found.rows() == [
+        (f"api-{place}", "throws Timeout", 0, 1),
+        (f"web-{place}", "logs no route to *", 1, 1),
+        (f"web-{place}", "logs took * ms for *", 0, 1),
+    ]
+    assert store.logged(LogQuestion((), *moments)).equals(found)
+    assert store.logged(LogQuestion((f"none-{place}",), *moments)).is_empty()
 
 
 def test_databases_and_outside_addresses_are_edges(store: ClickHouseStore, place: int, base_ns: int) -> None:

@@ -9,7 +9,7 @@ from observe.api import create_app, serve
 from observe.backtest import Label
 from observe.cli import cli, judging, questions
 from observe.client import Client
-from observe.diagnose.asked import Asked
+from observe.diagnose.asked import Moment
 from observe.errors import BadRecord
 from observe.judging import asked_incident
 from observe.store.read import Reader
@@ -51,7 +51,7 @@ class Judge:
         shift = Shift(service or "web", "", "Server", "latency_mean_ms", 5.0, 9.0, "ms", 1e-9, 70, at_ns)
         cause = Cause(1, CauseKind.SERVICE, "shop", "", 0.9, 0.5, ("web", "shop"), (Evidence("structure", "it stops"),))
         found = Diagnosis((shift,), (cause,), (), Impact(("web",), 7))
-        return incident_json(asked_incident(Asked(at_ns, service), found, until_ns))
+        return incident_json(asked_incident(Moment(at_ns, service), found, until_ns))
 
     def backtest(self, *question):
         self.questions.append(question)

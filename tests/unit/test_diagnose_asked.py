@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observe.diagnose.asked import Asked, asked
-from observe.frames import GAUGE_WINDOWS, SPAN_SAMPLE, TraceQuestion, empty
+from observe.diagnose.asked import Moment, asked
+from observe.frames import GAUGE_WINDOWS, LOG_COUNTS, LogQuestion, TraceQuestion, empty, no_answer
 from observe.settings import DiagnoseSettings
 from observe.types import WINDOW_NS, CauseKind
 from tests.unit.public_parts import CALLS, INJECT_S, metrics, spans, stored
@@ -16,10 +16,21 @@ from tests.unit.public_parts import CALLS, INJECT_S, metrics, spans, stored
 SETTINGS = DiagnoseSettings()
 
 
+def answers(sample):
+    """A store that has these traces, and no errors in logs."""
+    return lambda question: sample if isinstance(question, TraceQuestion) else no_answer(question)
+
+
 def answer(before, after, service="", ask=True):
     frames, sample, fault_ns, last_ns = stored(before, after)
-    question = Asked(fault_ns, service)
-    return asked(question, frames, last_ns // WINDOW_NS * WINDOW_NS, SETTINGS, (lambda _: sample) if ask else None)
+    question = Moment(fault_ns, service)
+    return asked(
+        question,
+        frames,
+        last_ns // WINDOW_NS * WINDOW_NS,
+        SETTINGS,
+        answers(sample) if ask else None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +60,20 @@ def test_what_got_slower_is_split_by_the_live_diagnosis_too():
     assert (found.symptoms[0].service, found.symptoms[0].measure) == ("front", "latency_mean_ms")
 
 
+def test_who_logs_new_errors_is_suspected():
+    frames, _, fault_ns, last_ns = stored(spans(1, requests=60), spans(2, requests=60))
+
+    def ask(question):
+        if not isinstance(question, LogQuestion):
+            return no_answer(question)
+        assert question.services == ()
+        return pl.DataFrame([("pay", "logs card refused", 0, 40)], schema=LOG_COUNTS, orient="row")
+
+    found = asked(Moment(fault_ns), frames, last_ns, DiagnoseSettings(min_confidence=0.3), ask)
+    assert (found.causes[0].service, found.causes[0].path) == ("pay", ("front", "pay"))
+    assert "card refused" in found.causes[0].evidence[0].text
+
+
 def test_without_traces_windows_still_answer():
     found = answer(spans(1, requests=120), spans(2, requests=120, slow={"cart": 20.0}), ask=False)
     assert found.causes[0].service in {"cart", "front"}
@@ -62,10 +87,10 @@ def test_a_quiet_moment_has_no_known_cause():
 
 def test_nothing_is_said_without_a_before_or_an_after():
     frames, _, fault_ns, last_ns = stored(spans(1, requests=40), spans(2, requests=40))
-    assert asked(Asked(last_ns + 10**12), frames, last_ns + 2 * 10**12, SETTINGS) is None
-    assert asked(Asked(0), frames, last_ns, SETTINGS) is None
-    assert asked(Asked(fault_ns, "nobody"), frames, last_ns, SETTINGS) is None
-    assert asked(Asked(fault_ns), empty(), last_ns, SETTINGS) is None
+    assert asked(Moment(last_ns + 10**12), frames, last_ns + 2 * 10**12, SETTINGS) is None
+    assert asked(Moment(0), frames, last_ns, SETTINGS) is None
+    assert asked(Moment(fault_ns, "nobody"), frames, last_ns, SETTINGS) is None
+    assert asked(Moment(fault_ns), empty(), last_ns, SETTINGS) is None
 
 
 @settings(max_examples=6, deadline=None)
@@ -80,8 +105,14 @@ def test_names_only_label(order, faulty):
 
     other = type(frames)(*(renamed(f) for f in (frames.windows, frames.selfs, frames.edges, frames.gauges)))
     now_ns = last_ns // WINDOW_NS * WINDOW_NS
-    here = asked(Asked(fault_ns), frames, now_ns, SETTINGS, lambda _: sample)
-    there = asked(Asked(fault_ns), other, now_ns, SETTINGS, lambda _: renamed(sample))
+    here = asked(Moment(fault_ns), frames, now_ns, SETTINGS, answers(sample))
+    there = asked(
+        Moment(fault_ns),
+        other,
+        now_ns,
+        SETTINGS,
+        answers(renamed(sample)),
+    )
     assert names[here.causes[0].service] == there.causes[0].service
     assert here.causes[0].score == pytest.approx(there.causes[0].score)
 
@@ -92,10 +123,10 @@ def test_the_sample_is_of_the_service_that_was_named():
 
     def ask(question):
         seen.append(question)
-        return pl.DataFrame(schema=SPAN_SAMPLE)
+        return no_answer(question)
 
-    asked(Asked(fault_ns, "cart"), frames, last_ns, SETTINGS, ask)
-    (question,) = seen
+    asked(Moment(fault_ns, "cart"), frames, last_ns, SETTINGS, ask)
+    (question,) = (q for q in seen if isinstance(q, TraceQuestion))
     assert question.service == "cart"
     assert question.before_to_ns <= fault_ns < question.after_to_ns
     assert 0 < question.requests <= frames.selfs["requests"].sum()
@@ -112,6 +143,6 @@ def test_metrics_alone_answer_where_there_are_no_spans():
     )
     gauges = told.select(list(GAUGE_WINDOWS)).cast(GAUGE_WINDOWS).sort("window_start_ns")
     frames = type(empty())(empty().windows, empty().selfs, empty().edges, gauges)
-    found = asked(Asked(onset_ns), frames, onset_ns + 600 * 10**9, DiagnoseSettings(calls=("front -> cart",)))
+    found = asked(Moment(onset_ns), frames, onset_ns + 600 * 10**9, DiagnoseSettings(calls=("front -> cart",)))
     named = [cause.service for cause in found.causes if cause.kind is not CauseKind.UNKNOWN]
     assert named[0] == "cart"
