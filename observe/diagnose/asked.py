@@ -66,7 +66,7 @@ def asked(
     if not seen:
         return None
     # What got better is a consequence of trouble (requests that end early are quick), and would accuse who is spared.
-    worse = [s for s in seen if s.after > s.before and s.measure != "requests_per_s"]
+    worse = [s for s in seen if s.after > s.before and s.measure != "requests_per_s" and _clear(s)]
     found = diagnose(worse, frames, now_ns, settings)
     sample = None if ask is None else ask(traces(frames, when, seen[0].service))
     stops = {} if sample is None else early_ends(sample)
@@ -92,11 +92,15 @@ def noticed(frames: Frames, when: Periods, service: str) -> list[Shift]:
         return []
     called = set(edges["callee"].unique().to_list())
     shifts = [shift for row in table.iter_rows(named=True) for shift in _shifts(row, when)]
-    clear = [s for s in shifts if s.p_value <= 2 * stats.norm.sf(CLEAR)]
+    clear = [s for s in shifts if _clear(s)]
     outer = [s for s in shifts if s.service not in called] or shifts
     first = max(outer, key=lambda s: (s in clear, s.measure == "error_ratio", s.samples, s.service, s.measure))
     rest = sorted((s for s in clear if s != first), key=lambda s: (s.p_value, -s.samples, s.service, s.measure))
     return [first, *rest[: MAX_NOTICED - 1]]
+
+
+def _clear(shift: Shift) -> bool:
+    return shift.p_value <= float(2 * stats.norm.sf(CLEAR))
 
 
 def _shifts(row: dict[str, float | str | None], when: Periods) -> list[Shift]:
