@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
 from tests.benchmarks.rivals.bench import Bench, Contender
 from tests.benchmarks.rivals.collector import Collector, binary
 from tests.benchmarks.rivals.ours import KafkaEngine, Observe, PythonLoop
@@ -38,9 +40,10 @@ def main(arguments: list[str]) -> int:
         for name in options.only:
             try:
                 results.append(median([measured(bench, name, options.kills) for _ in range(options.repeat)]))
-            except RuntimeError as error:
+            except (RuntimeError, ClickHouseError) as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 absent[name] = str(error)
+                bench.revive()
     report = summary(results, options) | {"absent": absent}
     print(json.dumps(report, indent=2) if options.json else table(report))
     ours = [result for result in results if result.name.startswith("observe")]
