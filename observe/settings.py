@@ -99,6 +99,11 @@ class OtlpSettings(Section):
     http: str = Field("127.0.0.1:4318", description="address of OTLP/HTTP")
     max_request_bytes: int = Field(64 * 2**20, ge=1024, description="after decompression")
     max_bytes_under_way: int = Field(256 * 2**20, ge=1024, description="of all requests; beyond it senders must wait")
+    partition_traces_by_id: bool = Field(
+        False,
+        description="a record for each trace, keyed by its id as a Collector's kafkaexporter does: for other readers of"
+        " the topics, at several times the cost",
+    )
 
 
 class GpuCollectorSettings(Section):

@@ -46,7 +46,7 @@ def _parts(message: Any, levels: tuple[str, ...], room: int) -> Iterator[Any]:
     if not field or message.ByteSize() <= room:
         yield message
         return
-    shell = _without(message, field)
+    shell = without(message, field)
     base = shell.ByteSize() + FRAME_BYTES
     if base > room // 2:  # repeating that much in every part would multiply the request
         yield message
@@ -79,7 +79,7 @@ def _wrap(shell: Any, field: str, pieces: Iterator[Any]) -> Iterator[Any]:
         yield part
 
 
-def _without(message: Any, field: str) -> Any:
+def without(message: Any, field: str) -> Any:
     """A copy of all but one field; that one may be large, so it is never copied."""
     shell = type(message)()
     for descriptor, value in message.ListFields():

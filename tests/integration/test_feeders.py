@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ import pytest
 from confluent_kafka import Consumer as RawConsumer
 from confluent_kafka import Producer as RawProducer
 from confluent_kafka import TopicPartition
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
+from collectors.otlp.intake import Intake
 from observe.errors import Unavailable
 from observe.ingest import Mover
 from observe.sdk.kafka import KafkaSpanExporter
-from observe.settings import KafkaSettings, RetentionSettings
+from observe.settings import KafkaSettings, OtlpSettings, RetentionSettings
 from observe.store import ClickHouseStore
 from observe.stream.kafka import KafkaStream
 from observe.types import TOPICS, BatchLimits, PartitionState
@@ -229,20 +233,34 @@ def test_a_trace_has_the_partition_that_a_collector_gives_it(kafka_bootstrap: st
     assert exporter.export(spans).name == "SUCCESS"
     exporter.shutdown()
     assert exporter.export(spans).name == "FAILURE"
+    asyncio.run(received(stream, encode_spans(spans).SerializeToString()))
     raw = RawConsumer({"bootstrap.servers": kafka_bootstrap, "group.id": uuid.uuid4().hex})
     partitions = [p for topic, p in ends if topic == "otlp_spans"]
     raw.assign([TopicPartition("otlp_spans", p, ends["otlp_spans", p]) for p in partitions])
-    found: dict[bytes, int] = {}
+    places: list[tuple[bytes, int]] = []
     deadline = time.monotonic() + PATIENCE_S
-    while len(found) < 24 and time.monotonic() < deadline:
-        for record in raw.consume(50, 0.2):
+    while len(places) < 48 and time.monotonic() < deadline:
+        arrived: list[Any] = raw.consume(50, 0.2)
+        for record in arrived:
             assert record.error() is None
             assert dict(record.headers())["items"] == b"2"
-            found[record.key()] = record.partition()
+            places.append((record.key(), record.partition()))
     raw.close()
+    found = dict(places)
+    assert len(places) == 48
+    assert set(places) == set(found.items()), "exporter and receiver agree"
     assert found.keys() == {format(s.context.trace_id, "032x").encode() for s in spans}
     assert found == {key: abs(fnv1a(key)) % len(partitions) for key in found}
     assert len(set(found.values())) > 1
+
+
+async def received(stream: KafkaStream, body: bytes) -> None:
+    """The same spans through our receiver, where it divides them by trace."""
+    producer = stream.producer()
+    with ThreadPoolExecutor(1) as workers:
+        intake = Intake(producer, OtlpSettings(partition_traces_by_id=True), workers)
+        await intake.take("spans", body, intake.lease())
+    producer.close()
 
 
 def test_a_broker_that_is_away_costs_the_service_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors.otlp.intake import Intake
+from observe.settings import OtlpSettings
 from observe.stream import otlp
+from observe.stream.by_trace import by_trace
 from observe.stream.split import LEVELS, split
 from observe.types import SIGNALS, Signal
+from tests.fixtures.memory import MemoryProducer
 
 
 def build(signal: Signal, sizes: list[list[list[int]]]) -> Any:
@@ -42,7 +49,7 @@ def add_item(signal: Signal, scope: Any, serial: int, size: int) -> None:
 
 def flat(signal: Signal, request: Any) -> list[tuple[bytes, ...]]:
     """Every item with all that it stands under, in order."""
-    items = []
+    items: list[tuple[bytes, ...]] = []
     for resource in getattr(request, LEVELS[signal][0]):
         for scope in getattr(resource, LEVELS[signal][1]):
             above = (resource.resource.SerializeToString(), resource.schema_url, scope.scope.name, scope.schema_url)
@@ -88,3 +95,45 @@ def test_a_resource_that_fills_a_record_is_not_repeated() -> None:
     request = build("logs", [[[10] * 50]])
     request.resource_logs[0].resource.attributes.add(key="huge").value.string_value = "x" * 900
     assert [(part.value, part.items) for part in split("logs", request, 1000)] == [(None, 50)]
+
+
+def traced(sizes: Any, chance: random.Random) -> Any:
+    request = build("spans", sizes)
+    for _, span in spans_of(request):
+        span.trace_id = chance.choice((b"\x01" * 16, b"\x02" * 16, b"\xab" * 16, b""))
+    return request
+
+
+def spans_of(request: Any) -> list[tuple[Any, Any]]:
+    return [(scope, span) for r in request.resource_spans for scope in r.scope_spans for span in scope.spans]
+
+
+@given(sizes=SIZES, chance=st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_a_request_for_each_trace_holds_its_spans_and_no_others(sizes: Any, chance: random.Random) -> None:
+    request = traced(sizes, chance)
+    parts = list(by_trace(request))
+    held = [{span.trace_id for _, span in spans_of(part)} for _, part in parts]
+    assert [{(key and bytes.fromhex(key.decode())) or b""} for key, _ in parts] == held
+    assert sorted(item for _, part in parts for item in flat("spans", part)) == sorted(flat("spans", request))
+    assert len({key for key, _ in parts}) == len(parts)
+
+
+def test_a_receiver_keys_records_by_trace_where_it_is_asked_to() -> None:
+    request = traced([[[10] * 40, [10] * 20], [[10] * 30]], random.Random(1))
+    producer = MemoryProducer(max_record_bytes=500)
+    taken = OtlpSettings(partition_traces_by_id=True)
+    with ThreadPoolExecutor(1) as workers:
+        intake = Intake(producer, taken, workers)
+        for signal, message in (("spans", request), ("logs", build("logs", [[[10]]]))):
+            outcome = asyncio.run(_taken(intake, signal, message.SerializeToString()))
+            assert outcome.rejected == 0
+    assert producer.items("spans") == 90
+    assert [record.key for record in producer.records if record.topic == "otlp_logs"] == [None]
+    keys = [record.key for record in producer.records if record.topic == "otlp_spans"]
+    assert set(keys) == {None, b"01" * 16, b"02" * 16, b"ab" * 16}
+    assert len(keys) > 4, "parts of a large trace keep its key"
+
+
+async def _taken(intake: Intake, signal: Any, body: bytes) -> Any:
+    return await intake.take(signal, body, intake.lease())
