@@ -8,6 +8,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ import httpx
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from observe.interfaces import StreamAdmin
 from observe.settings import KafkaSettings, LocalSettings
@@ -126,6 +131,26 @@ def drain(stream: Any, records: int) -> int:
     return items
 
 
+@contextlib.contextmanager
+def waiting_exporters(receiver: Receiver) -> Iterator[list[Future[SpanExportResult]]]:
+    """One export by each of the OpenTelemetry SDK's exporters as it comes; both have been refused already."""
+    exporters = OverHttp(f"http://{receiver.http}/v1/traces"), OverGrpc(receiver.grpc, insecure=True)
+    with ThreadPoolExecutor(2) as pool:
+        exported = [pool.submit(exporter.export, [a_span()]) for exporter in exporters]
+        time.sleep(1.0)
+        assert not any(export.done() for export in exported)
+        yield exported
+    for exporter in exporters:
+        exporter.shutdown()
+
+
+def a_span() -> ReadableSpan:
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("refused at first")
+    span.end()
+    assert isinstance(span, ReadableSpan)
+    return span
+
+
 @pytest.fixture
 def running() -> Iterator[list[Receiver]]:
     receivers: list[Receiver] = []
@@ -148,9 +173,11 @@ def test_a_local_stream_that_nobody_reads_makes_senders_wait(tmp_path: Path, run
     assert receiver.memory("VmHWM") - idle < UNDER_WAY * 3 + BUFFERED
 
     stream = LocalStream(tmp_path / "stream", LocalSettings())
-    assert pending(stream.admin()) == flood.acknowledged * SPANS
-    assert drain(stream, flood.acknowledged) == flood.acknowledged * SPANS
-    wait_for("the receiver to take exports again", lambda: accepts(receiver), 10)
+    with waiting_exporters(receiver) as exported:
+        assert pending(stream.admin()) == flood.acknowledged * SPANS
+        assert drain(stream, flood.acknowledged) == flood.acknowledged * SPANS
+        assert [export.result(40) for export in exported] == [SpanExportResult.SUCCESS] * 2
+    assert pending(stream.admin()) == 2
 
 
 def test_a_disk_without_space_makes_senders_wait(tmp_path: Path, running: list[Receiver]) -> None:
