@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
 
-from observe.settings import RetentionSettings
-from observe.store import ClickHouseStore
 from observe.store.read import Reader
 from observe.types import WINDOW_NS
 from tests.fixtures.records import CLIENT, CONSUMER, INTERNAL, PRODUCER, SERVER, Span, batch, metrics
@@ -61,21 +58,14 @@ def broken() -> list[Span]:
 
 
 @pytest.fixture(scope="module", params=["chdb", pytest.param("server", marks=pytest.mark.clickhouse)])
-def graph(request, tmp_path_factory):
+def graph(request, opened_store):
     """The answer for the time of those spans, two hours ago; later ones are there, too."""
-    url = f"chdb://{tmp_path_factory.mktemp('graph')}"
-    if request.param == "server":
-        url = f"{request.getfixturevalue('clickhouse_url')}/graph_{time.time_ns()}"
-    folder = os.getcwd()  # chDB makes its own folder the working one
-    store = ClickHouseStore(url, RetentionSettings())
-    store.migrate()
-    base_ns = (time.time_ns() - 7200 * SECOND) // WINDOW_NS * WINDOW_NS
-    store.insert(batch("otlp_spans", 0, 0, request_of(spans() + broken(), base_ns)), 1)
-    store.insert(batch("otlp_spans", 0, 1, request_of([Span("later", "GET")], base_ns + 3600 * SECOND)), 1)
-    store.insert(batch("otlp_metrics", 0, 0, a_gpu(base_ns)), 1)
-    yield Reader(store).graph(base_ns + 60 * SECOND)
-    store.close()
-    os.chdir(folder)
+    with opened_store(request.param) as store:
+        base_ns = (time.time_ns() - 7200 * SECOND) // WINDOW_NS * WINDOW_NS
+        store.insert(batch("otlp_spans", 0, 0, request_of(spans() + broken(), base_ns)), 1)
+        store.insert(batch("otlp_spans", 0, 1, request_of([Span("later", "GET")], base_ns + 3600 * SECOND)), 1)
+        store.insert(batch("otlp_metrics", 0, 0, a_gpu(base_ns)), 1)
+        yield Reader(store).graph(base_ns + 60 * SECOND)
 
 
 def a_gpu(base_ns: int) -> bytes:

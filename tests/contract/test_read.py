@@ -1,12 +1,9 @@
 """The reader's answers on a real store: what the API says of a fleet whose truth is known."""
 
-import os
 import time
 
 import pytest
 
-from observe.settings import RetentionSettings
-from observe.store import ClickHouseStore
 from observe.store.read import Reader
 from tests.fixtures import fleet
 
@@ -19,17 +16,11 @@ def sample():
     return fleet.Sample(end_ns - 300 * 10**9, end_ns - 100 * 10**9, end_ns)
 
 
-@pytest.fixture(scope="module", params=["chdb", pytest.param("clickhouse", marks=pytest.mark.clickhouse)])
-def reader(request, sample, tmp_path_factory):
-    url = f"chdb://{tmp_path_factory.mktemp('store')}"
-    if request.param == "clickhouse":
-        url = request.getfixturevalue("clickhouse_url") + "/read_test"
-    folder = os.getcwd()  # chDB makes its own folder the working one
-    store = ClickHouseStore(url, RetentionSettings())
-    fleet.fill(store, sample)
-    yield Reader(store)
-    store.close()
-    os.chdir(folder)
+@pytest.fixture(scope="module", params=["chdb", pytest.param("server", marks=pytest.mark.clickhouse)])
+def reader(request, sample, opened_store):
+    with opened_store(request.param) as store:
+        fleet.fill(store, sample)
+        yield Reader(store)
 
 
 @pytest.fixture(scope="module")

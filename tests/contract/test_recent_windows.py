@@ -15,19 +15,16 @@ from observe.frames import Frames
 from observe.store import ClickHouseStore, recent, windows
 from observe.types import WINDOW_NS
 from tests.fixtures.records import CLIENT, Span, batch, metrics, request
+from tests.fixtures.stores import Opened
 
 MINUTE_NS = 60 * 10**9
 HORIZON_NS = 6 * MINUTE_NS
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.getbasetemp())
-        opened = ClickHouseStore(f"chdb://{tmp_path_factory.mktemp('chdb')}")
-        opened.migrate()
-        yield opened
-        opened.close()
+def store(opened_store: Opened) -> Iterator[ClickHouseStore]:
+    with opened_store("chdb") as store:
+        yield store
 
 
 class Telemetry:

@@ -154,7 +154,8 @@ def _any_of(deployment: Deployment, kind: str, chance: random.Random, act: Calla
 
 
 def _wait_until_read(deployment: Deployment, patience_s: float) -> None:
-    """Until the writers have committed all there is."""
+    """Until the writers have committed all there is; they may take long, but not stand still for long."""
+    before: dict[str, int] = {}
     deadline = time.monotonic() + patience_s
     admin = open_stream(Settings(stream=deployment.stream)).admin()
     try:
@@ -165,6 +166,8 @@ def _wait_until_read(deployment: Deployment, patience_s: float) -> None:
                 behind = {f"{s.topic}-{s.partition}": s.end - s.committed for s in states if s.committed < s.end}
             if not behind:
                 return
+            if behind != before:
+                before, deadline = behind, time.monotonic() + patience_s
             assert time.monotonic() < deadline, f"records are never stored: {behind}"
             time.sleep(0.3)
     finally:

@@ -10,10 +10,10 @@ import pytest
 
 from observe.bench.fleet import Fleet, generate
 from observe.frames import Frames
-from observe.store import ClickHouseStore
 from observe.types import WINDOW_NS
 from tests.benchmarks.reference_frames import frames_of
 from tests.benchmarks.replay_fleets import batches
+from tests.fixtures.stores import Opened
 
 FRAMES = ("windows", "selfs", "edges", "gauges")
 
@@ -25,25 +25,15 @@ def fleet() -> Fleet:
 
 
 @pytest.fixture(scope="module", params=["chdb", pytest.param("server", marks=pytest.mark.clickhouse)])
-def stored(
-    request: pytest.FixtureRequest, fleet: Fleet, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Frames, Frames]]:
+def stored(request: pytest.FixtureRequest, fleet: Fleet, opened_store: Opened) -> Iterator[tuple[Frames, Frames]]:
     """The frames before and after settling."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.getbasetemp())
-        if request.param == "chdb":
-            url = f"chdb://{tmp_path_factory.mktemp('chdb')}"
-        else:
-            url = f"{request.getfixturevalue('clickhouse_url')}/fleet_{time.time_ns()}"
-        store = ClickHouseStore(url)
-        store.migrate()
+    with opened_store(request.param) as store:
         for batch, items in batches(fleet.requests()):
             store.insert(batch, items)
         reach = fleet.start_ns, fleet.end_ns + 120 * 10**9
         before = store.frames(*reach)
         store.settle(fleet.end_ns + 600 * 10**9)
         yield before, store.frames(*reach)
-        store.close()
 
 
 @pytest.fixture(scope="module")

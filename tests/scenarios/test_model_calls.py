@@ -21,6 +21,7 @@ from observe.telemetry import REVISED, SLO_BUDGET
 from observe.types import WINDOW_NS, CauseKind, Incident
 from observe.wire import incident_json
 from tests.fixtures.records import CLIENT, INTERNAL, SERVER, Span, batch, request
+from tests.fixtures.stores import Opened
 
 MINUTE = 60 * 10**9
 BEFORE_MIN, AFTER_MIN = 4, 2.5
@@ -28,13 +29,9 @@ RATE = 3.0  # conversations a second
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.getbasetemp())
-        opened = ClickHouseStore(f"chdb://{tmp_path_factory.mktemp('calls')}")
-        opened.migrate()
-        yield opened
-        opened.close()
+def store(opened_store: Opened) -> Iterator[ClickHouseStore]:
+    with opened_store("chdb") as store:
+        yield store
 
 
 class Scene:

@@ -25,6 +25,7 @@ class Scripted:
         self.ledgers = list(ledgers)
         self.committed = committed
         self.letters = letters or []
+        self.differing: list[list[tuple[int, int]]] = [[]]  # as the ledgers
 
     def ledger(self) -> pl.DataFrame:
         rows = self.ledgers.pop(0) if len(self.ledgers) > 1 else self.ledgers[0]
@@ -33,6 +34,9 @@ class Scripted:
     def query(self, sql: str) -> pl.DataFrame:
         if "FROM digests" in sql:
             return pl.DataFrame({"Topic": [TOPIC], "items": [7]})
+        if "FROM service_windows" in sql:
+            differing = self.differing.pop(0) if len(self.differing) > 1 else self.differing[0]
+            return pl.DataFrame(list(differing), schema=["window", "difference"], orient="row")
         assert "FROM rejected" in sql
         return pl.DataFrame({"Signal": ["spans", "logs"], "Reason": ["trace_id", "time"], "items": [10, 3]})
 
@@ -97,3 +101,18 @@ def test_commits_beyond_the_ledger_are_missed_offsets() -> None:
 def test_a_dead_letter_written_twice_counts_once() -> None:
     letter = {"topic": TOPIC, "partition": 0, "offset": 3}
     assert Scripted([row()], letters=[letter, letter, letter | {"offset": 4}]).audit()["dead_letters"] == 2
+
+
+def test_windows_that_count_otherwise_than_spans_are_told() -> None:
+    parts = Scripted([row()])
+    parts.differing = [[(10, 3), (20, -1)], [(20, -1)], [(20, -1), (30, 5)], [(20, -1)]]
+    body = parts.audit()
+    assert (body["differing_windows"], body["ok"]) == (1, False)
+
+
+def test_windows_of_an_insert_under_way_are_not() -> None:
+    parts = Scripted([row()])
+    parts.differing = [[(10, 3)], [(10, 2)], []]
+    body = parts.audit()
+    assert (body["differing_windows"], body["ok"]) == (0, True)
+    assert len(parts.waits) == 1

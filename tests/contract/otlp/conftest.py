@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from observe.settings import RetentionSettings
 from observe.store import ClickHouseStore
+from tests.fixtures.stores import Opened
 
 LIMIT = 20
 """Distinct operations of a service, low enough to be reached."""
 
 
 @pytest.fixture(scope="package", params=["chdb", pytest.param("server", marks=pytest.mark.clickhouse)])
-def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.getbasetemp())
-        url = f"chdb://{tmp_path_factory.mktemp('otlp')}"
-        if request.param == "server":
-            url = f"{request.getfixturevalue('clickhouse_url')}/otlp_{time.time_ns()}"
-        store = ClickHouseStore(url, RetentionSettings(operations=LIMIT))
-        store.migrate()
+def opened(request: pytest.FixtureRequest, opened_store: Opened) -> Iterator[ClickHouseStore]:
+    with opened_store(request.param, RetentionSettings(operations=LIMIT)) as store:
         yield store
-        store.close()
