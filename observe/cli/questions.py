@@ -151,4 +151,6 @@ def audit_command(api: str, as_json: bool, **given: Any) -> int:
             if items:
                 click.echo(f"sent again and stored once, {name}: {items}")
         click.echo(f"dead letters: {body['dead_letters']}")
+        if body["differing_windows"]:
+            click.echo(f"windows that count otherwise than the spans: {body['differing_windows']}")
     return 0 if body["ok"] else 1

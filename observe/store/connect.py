@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import re
@@ -18,6 +19,9 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, ProgrammingError
 
 from observe.errors import BadRecord, Misconfigured, ObserveError, Unavailable
+from observe.store import unwritten
+
+log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 8
 """Statements that run at once; further callers wait."""
@@ -129,6 +133,8 @@ class Pool:
         self._max_clients = max_clients
         if self.target.path:
             enter(self.target.path)
+            for part in unwritten.forget(Path(self.target.path)):
+                log.warning("chDB: %s was noted and not written when its process died; it may be inserted again", part)
 
     @contextmanager
     def client(self) -> Iterator[Client]:

@@ -92,8 +92,15 @@ def apply(client: Client, retention: RetentionSettings) -> list[str]:
         client.command(f"INSERT INTO migrations (Name) VALUES ('{name}')")
         applied.append(name)
     apply_retention(client, retention)
-    client.command(f"CREATE OR REPLACE VIEW operation_limit AS SELECT {retention.operations} AS Operations")
+    _limit_operations(client, retention.operations)
     return applied
+
+
+def _limit_operations(client: Client, operations: int) -> None:
+    """Only where it is another: a definition that is written while the disk is full keeps the server from starting."""
+    held = client.query("SELECT Operations FROM operation_limit").result_rows
+    if held and held[0][0] != operations:  # no row at all: an answer that was cut off, see connect.whole_frame
+        client.command(f"CREATE OR REPLACE VIEW operation_limit AS SELECT {operations} AS Operations")
 
 
 def apply_retention(client: Client, retention: RetentionSettings) -> None:

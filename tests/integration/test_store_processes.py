@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -94,6 +95,26 @@ def test_a_killed_owner_loses_nothing_and_doubles_nothing(here: Path) -> None:
     assert (counted["accepted"], counted["stored"], counted["overlaps"], counted["gaps"]) == (6, 6, 0, 0)
     windows = store.frames(base_ns - 10**11, base_ns + 10**11).windows
     assert windows["requests"].sum() == 6
+    store.close()
+
+
+def test_an_insert_killed_between_its_token_and_its_rows_can_be_made_again(here: Path, migrated_chdb: Path) -> None:
+    """One table has the token and no rows, as after a kill at that moment; the others have both."""
+    shutil.copytree(migrated_chdb, here / "store", symlinks=True)
+    whole = batch("otlp_spans", 0, 0, request([Span("torn")], time.time_ns() - 10**9))
+    for lost in ("otel_traces", "service_windows", "ledger"):
+        store = ClickHouseStore(f"chdb://{here / 'store'}")
+        store.execute("SYSTEM STOP MERGES", {})
+        store.insert(whole, 1)
+        assert store.ledger()["accepted"].to_list() == store.ledger()["stored"].to_list() == [1]
+        assert store.query("SELECT sum(Requests) FROM service_windows").item() == 1
+        store.close()
+        (part,) = (here / "store" / "data" / "observe" / lost).glob("*_*_*_*")
+        shutil.rmtree(part)
+        (here / "store" / "status").touch()  # what an owner that dies leaves, and one that is closed does not
+    store = ClickHouseStore(f"chdb://{here / 'store'}")
+    store.insert(whole, 1)
+    assert store.ledger()["accepted"].to_list() == [1]
     store.close()
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from observe.audit import REPEATED
+from observe.audit import REPEATED, ROLLUPS
 from observe.errors import BadRecord
 from observe.frames import (
     SPAN_SAMPLE,
@@ -19,7 +19,7 @@ from observe.frames import (
 )
 from observe.settings import RetentionSettings
 from observe.store import ClickHouseStore, samples
-from observe.types import Digest
+from observe.types import WINDOW_NS, Digest
 from tests.contract.store.parts import SECOND, around, insert, ledger, row
 from tests.fixtures.records import (
     MS,
@@ -30,7 +30,11 @@ from tests.fixtures.records import (
 
 
 def test_migrating_twice_changes_nothing(store: ClickHouseStore) -> None:
+    """Definitions are not written again either: on a full disk they would be cut off."""
+    written = "SELECT name, uuid FROM system.tables WHERE database = currentDatabase() ORDER BY name"
+    before = store.query(written)
     assert store.migrate() == []
+    assert store.query(written).equals(before)
 
 
 def test_the_same_batch_twice_is_stored_once(store: ClickHouseStore, place: int, base_ns: int) -> None:
@@ -56,6 +60,18 @@ def test_a_batch_that_broke_off_is_completed(store: ClickHouseStore, place: int,
     insert(store, place, spans, base_ns)
     assert row(around(store, base_ns).windows, service=spans[0].service)["requests"] == 3
     assert ledger(store, "otlp_spans", place)["stored"] == 3
+
+
+def test_windows_that_lack_a_batch_are_found(store: ClickHouseStore, place: int) -> None:
+    def differing() -> list[tuple[object, ...]]:
+        return store.query(ROLLUPS).filter(pl.col("difference").abs() == 3).rows()
+
+    base_ns = (time.time_ns() - 120 * SECOND) // WINDOW_NS * WINDOW_NS
+    insert(store, place, [Span(f"lacks-{place}", duration_ms=5_000 + i) for i in range(3)], base_ns)
+    assert differing() == []
+    lost = "ALTER TABLE service_windows DELETE WHERE ServiceName = {service:String} SETTINGS mutations_sync = 2"
+    store.execute(lost, {"service": f"lacks-{place}"})
+    assert differing() == [(base_ns // SECOND, -3)]
 
 
 def test_bad_spans_are_rejected_with_their_reason_and_the_rest_is_stored(
