@@ -84,7 +84,7 @@ def call(address: str, signal: str, body: bytes, **options: Any) -> bytes:
     """One raw call over gRPC; raises grpc.RpcError."""
     channel_options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(address, options=channel_options) as channel:
-        return bytes(channel.unary_unary(METHODS[signal])(body, timeout=20.0, wait_for_ready=False, **options))
+        return bytes(channel.unary_unary(METHODS[signal])(body, timeout=60.0, wait_for_ready=False, **options))
 
 
 def details_of(error: grpc.RpcError) -> Status:

@@ -8,9 +8,11 @@ import pytest
 from observe.frames import (
     EDGE_WINDOWS,
     GAUGE_WINDOWS,
+    LOG_COUNTS,
     SELF_WINDOWS,
     SERVICE_WINDOWS,
     Frames,
+    LogQuestion,
 )
 from observe.store import ClickHouseStore
 from observe.types import WINDOW_NS
@@ -22,6 +24,7 @@ from tests.fixtures.records import (
     PRODUCER,
     Span,
     batch,
+    logs,
     metrics,
 )
 
@@ -262,3 +265,45 @@ def test_nothing_stored_gives_typed_frames(store: ClickHouseStore) -> None:
     nothing = store.frames(SECOND * 1_000_000, SECOND * 1_000_300)
     schemas = [f.schema for f in (nothing.windows, nothing.selfs, nothing.edges, nothing.gauges)]
     assert schemas == [SERVICE_WINDOWS, SELF_WINDOWS, EDGE_WINDOWS, GAUGE_WINDOWS]
+
+
+def test_errors_in_logs_and_spans_are_counted_by_what_they_say(
+    store: ClickHouseStore, place: int, base_ns: int
+) -> None:
+    thrown = {"exception.type": "Timeout", "exception.message": "user 7"}
+    failed = Span(f"api-{place}", "POST /x", 60_000, error=True, events=[("exception", thrown), ("retry", {})])
+    insert(store, place, [failed, Span(f"api-{place}", "POST /x", 0)], base_ns)
+    said = ['no route to "a"\nat line 5', "no route to 'b'", "took 12 ms for ann@example.com", "", "calm"]
+    records = [
+        {"time_unix_nano": base_ns + (60 if i else 1) * SECOND, "severity_number": 9 if i == 4 else 17, "body": body}
+        for i, body in enumerate(said)
+    ]
+    store.insert(batch("otlp_logs", place, 0, logs(f"web-{place}", records)), len(records))
+    moments = (base_ns, base_ns + 30 * SECOND, base_ns + 60 * SECOND, base_ns + 90 * SECOND)
+    found = store.logged(LogQuestion((f"web-{place}", f"api-{place}"), *moments))
+    assert found.schema == LOG_COUNTS
+    assert found.rows() == [
+        (f"api-{place}", "throws Timeout", 0, 1),
+        (f"web-{place}", "logs no route to *", 1, 1),
+        (f"web-{place}", "logs took * ms for *", 0, 1),
+    ]
+    assert store.logged(LogQuestion((), *moments)).equals(found)
+    assert store.logged(LogQuestion((f"none-{place}",), *moments)).is_empty()
+
+
+def test_a_batch_that_is_only_received_in_a_client_span_is_an_edge(
+    store: ClickHouseStore, place: int, base_ns: int
+) -> None:
+    sent = [Span(f"shop-{place}", "send", 20_000 + i, kind=PRODUCER) for i in range(3)]
+    received = Span(f"bulk-{place}", "receive", 21_000, kind=CLIENT, links=sent)
+    both = [
+        Span(f"two-{place}", "receive", 21_000, kind=CLIENT, links=sent),
+        *(Span(f"two-{place}", "process", 21_100, kind=CONSUMER, links=[one]) for one in sent),
+    ]
+    asked = Span(f"web-{place}", "GET", 20_500, kind=CLIENT)
+    retried = Span(f"retry-{place}", "GET", 21_000, kind=CLIENT, links=[asked])
+    insert(store, place, [*sent, received, *both, asked, retried], base_ns)
+    edges = around(store, base_ns).edges
+    linked = edges.filter((pl.col("connection") == "link") & pl.col("callee").str.ends_with(f"-{place}"))
+    calls = linked.group_by("callee").agg(pl.col("calls").sum()).sort("callee").rows()
+    assert calls == [(f"bulk-{place}", 3), (f"two-{place}", 3)]
