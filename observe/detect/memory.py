@@ -203,7 +203,7 @@ class Memory:
         fresh, position = np.unique(rows.series[unseen], return_index=True)  # rows go by time
         self.first[fresh] = rows.window[unseen[position]]
         if new:
-            _add(self._open, rows.entry_cell, rows.entry_count)
+            np.add.at(self._open, rows.entry_cell, rows.entry_count)
             np.add.at(self._open_errors, rows.series, rows.errors)
         for window in range(max(first, look - self.newest), stop):
             self._judge(rows, window)
@@ -336,14 +336,6 @@ class Memory:
         self.first, self._open_errors = self.first[kept], self._open_errors[kept]
         self._open = self._open.reshape(-1, WIDTH)[kept].ravel()
         self._closed = [_renumbered(stretch, number, kept) for stretch in self._closed]
-
-
-def _add(totals: Counts, cells: Ints, counts: Counts) -> None:
-    """Adds counts to the cells; a pass over all cells is cheaper where there are more entries than half of them."""
-    if len(cells) > len(totals) // 2:
-        totals += np.bincount(cells, weights=counts, minlength=len(totals)).astype(np.uint32)
-    else:
-        np.add.at(totals, cells, counts)
 
 
 def _renumbered(stretch: Stretch, number: Ints, kept: Ints) -> Stretch:
