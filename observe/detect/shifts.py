@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
+from observe.detect.cleaning import cleaned
 from observe.detect.errors import error_shifts
 from observe.detect.findings import Findings
 from observe.detect.grid import KEYS, Fleet, Grid, Ranges, Span, fleet_of, grid_of, ranges_of, span_of
@@ -82,7 +83,7 @@ def _found(
     grid = grid_of(windows, span, fleet.live_in(span))
     if not grid.shape[0]:
         return
-    ranges = ranges_of(grid, abnormal)
+    ranges = cleaned(grid, ranges_of(grid, abnormal), settings)
     for family in (
         latency_shifts(grid, ranges, settings, rare),
         error_shifts(grid, ranges, settings, rare),
