@@ -32,6 +32,10 @@ EFFECT_QUANTILES = (0.98, 0.93, 0.47)
 RANK_ONE = 32_000  # ranks −½ … ½ as whole numbers
 ROWS_AT_ONCE = 300_000
 
+UNEVEN, UNEVEN_SHARE, UNEVEN_REQUESTS = 2.0, 0.015, 60.0
+"""A stretch is worse than the others where the share of its slow or failing requests is more than twice theirs and
+this."""
+
 Counts = NDArray[np.uint32]
 Smalls = NDArray[np.float32]
 
@@ -45,6 +49,7 @@ class Reference:
     columns: NDArray[np.int16]  # [statistic, series] last coarse bucket that is not beyond
     shares: Smalls  # [quantile, series] share of the requests that lay beyond
     ranks: NDArray[np.int16]  # [series, coarse bucket]
+    uneven: Bools  # [series] one stretch was much worse than the others: nothing to compare with
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +318,27 @@ class Memory:
                     shares[number, part] = 1.0 - np.take_along_axis(above, at, axis=1)[:, 0] / np.maximum(n, 1)
             middle = (above - histogram / 2.0) / np.maximum(n, 1)[:, None] - 0.5
             ranks[part] = middle * RANK_ONE
-        return Reference(total, errors, columns, shares, ranks)
+        return Reference(total, errors, columns, shares, ranks, self._uneven(used, columns[1]))
+
+    def _uneven(self, used: list[Stretch], columns: NDArray[np.int16]) -> Bools:
+        """Whether errors, or requests beyond the second of QUANTILES, are many times as frequent in one stretch as in
+        most; [series]. The exact tests may take such a stretch out of the baseline, and see more than a screen
+        would by a reference that it is part of."""
+        shares = np.full((2, len(used), self.series), np.nan, np.float32)
+        for at, stretch in enumerate(used):
+            series, bucket = np.divmod(stretch.cells.astype(np.int64), WIDTH)
+            known = len(stretch.errors)
+            n = np.bincount(series, weights=stretch.counts, minlength=known)[:known]
+            over = bucket > columns[series]
+            slow = np.bincount(series[over], weights=stretch.counts[over], minlength=known)[:known]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                shares[:, at, :known] = np.where(n >= UNEVEN_REQUESTS, [slow / n, stretch.errors / n], np.nan)
+        if not len(used):
+            return np.zeros(self.series, dtype=bool)
+        filled = np.where(np.isnan(shares), np.float32(0.0), shares)
+        middle = np.sort(filled, axis=1)[:, (len(used) - 1) // 2]
+        uneven: Bools = np.asarray((filled.max(axis=1) > UNEVEN * middle + UNEVEN_SHARE).any(axis=0))
+        return uneven
 
     def _summed(self, used: list[Stretch], start: int, stop: int) -> Floats:
         sums = np.zeros((stop - start) * WIDTH)

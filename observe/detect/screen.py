@@ -47,6 +47,7 @@ def screen(memory: Memory, settings: DetectSettings, always: Set[str] = frozense
     known = np.zeros(memory.series, dtype=bool)
     known[: len(reference.requests)] = reference.requests >= KNOWN
     found = _moved(memory, reference, known, settings) | _traffic(memory, settings)
+    found[: len(reference.uneven)] |= reference.uneven
     service = memory.keys["service"]
     named = set(service.filter(found).to_list()) | (set(always) & set(service.to_list()))
     tests = int(3 * of_spans.sum() + (~of_spans).sum())

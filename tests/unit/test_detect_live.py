@@ -77,6 +77,21 @@ def test_errors_of_many_small_operations_pass_the_screen_together() -> None:
     assert screen(memory, SETTINGS).services == {"shop"}
 
 
+def test_an_incident_from_before_the_first_look_hides_no_other_from_the_screen() -> None:
+    """Both ways take it out of the baseline, or live watching would not be what a replay is."""
+    faults: tuple[tuple[Fault, float], ...] = (("scale", 3.0), ("tail", 0.2), ("errors", 0.1))
+    times = ((600.0, 1000.0), ((HISTORY - 6) * WINDOW_S, np.inf))
+    shifts = tuple(Known(i, f, start, size, end) for i, (f, size) in enumerate(faults) for start, end in times)
+    seen = draw(Fleet(np.full(9, 10.0), HISTORY + 6, shifts=shifts), np.random.default_rng(6))
+    memory, told = Memory(SETTINGS), set[str]()
+    for look in range(HISTORY - 6, HISTORY + 6):
+        at = now_ns(look)
+        everything = detect(upto(seen, look), at, SETTINGS)
+        assert detect_live(memory, upto(seen, look), at, SETTINGS) == everything
+        told |= {shift.service for shift in everything}
+    assert len(told) == len(faults)
+
+
 def test_few_quiet_series_are_tested_exactly(seen: Frames) -> None:
     memory = Memory(SETTINGS)
     quiet = seen.windows.filter(pl.col("service") >= "service-14")
