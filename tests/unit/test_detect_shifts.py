@@ -162,6 +162,18 @@ def test_new_operation_is_held_against_its_service(rng: np.random.Generator) -> 
     assert detect(frames(rows(errors=10, kind="Client")), now_ns(63), SETTINGS) == []
 
 
+def test_two_hiccups_among_few_requests_are_no_shift(rng: np.random.Generator) -> None:
+    """Half of a window slow, four windows apart: a range of twelve holds them among counts that are few on average."""
+    hiccups = {170, 174}
+    rows = []
+    for w in range(179):
+        part = latencies(rng, 25)
+        slow_ones = [8.0 * ms for ms in part[:13]] if w in hiccups else part[:13]
+        rows.append(row(w, slow_ones + part[13:]))
+    for look in range(172, 180):
+        assert detect(frames(rows[:look]), now_ns(look), SETTINGS) == []
+
+
 def many_operations(failing: int, operations: int = 10, kind: str = "Server") -> Frames:
     """Operations of one service at 0.5 requests/s each, of which some fail once in five times from window 60 on."""
     each = [

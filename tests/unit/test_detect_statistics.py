@@ -8,17 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from observe.detect.evidence import Current
+from observe.detect.grid import grid_of, span_of
 from observe.detect.latency import beyond, quantiles_ms, ranks
 from observe.detect.statistics import (
     adjusted,
+    binomial_upper,
     block_sums,
+    chi_square_upper,
     combined,
     count_lower,
     count_upper,
     poisson_lower,
     rate_cv2,
+    sliding_sums,
     student_upper,
 )
+from observe.settings import DetectSettings
+from tests.unit.detect_parts import frames, now_ns, row
 
 counts = st.integers(0, 400).map(float)
 means = st.floats(0.01, 300.0)
@@ -140,3 +147,56 @@ def test_quantile_of_lognormal_latencies() -> None:
     histogram = np.bincount(np.ceil(np.log2(ms) * 16).astype(int) - 1 + 100, minlength=400)[None, :].astype(float)
     for q in (0.5, 0.95, 0.99):
         assert quantiles_ms(histogram, [q], -100)[0, 0] == pytest.approx(np.quantile(ms, q), rel=0.022)
+
+
+@given(st.integers(0, 200), st.integers(0, 200), st.floats(0.001, 0.999))
+def test_binomial_tails_are_the_binomial(count: int, more: int, share: float) -> None:
+    upper = binomial_upper(np.array(float(count)), np.array(float(count + more)), np.array(share))
+    assert upper == pytest.approx(max(stats.binom.sf(count - 1, count + more, share), 1e-300), rel=1e-6, abs=1e-290)
+
+
+@given(st.floats(0.0, 500.0), st.integers(0, 30))
+def test_chi_square_tails(square: float, degrees: int) -> None:
+    expected = max(stats.chi2.sf(square, degrees), 1e-300) if degrees else 1.0
+    assert chi_square_upper(np.array(square), float(degrees)) == pytest.approx(expected, rel=1e-6, abs=1e-290)
+
+
+@given(st.lists(st.integers(0, 9).map(float), min_size=1, max_size=30), st.integers(1, 30))
+def test_sliding_sums_are_those_of_every_place(values: list[float], length: int) -> None:
+    length = min(length, len(values))
+    places = [sum(values[at : at + length]) for at in range(len(values) - length + 1)]
+    assert sliding_sums(np.array([values]), length).tolist() == [places]
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ([13.0, 0, 0, 0, 14, 0, 0, 0, 0, 0, 0, 0], True),  # two hiccups that hold everything
+        ([3.0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0], True),
+        ([1.0, 2, 0, 1, 2, 1, 0, 3, 1, 0, 2, 1], False),  # few, and as chance has them
+        ([4.0, 3, 5, 2, 4, 3, 4, 2, 5, 3, 4, 3], True),  # many: a third is a small part
+        ([2.0, 3.0], False),
+    ],
+)
+def test_a_third_is_taken_away_of_many_counts_and_of_uneven_ones(counts: list[float], told: bool) -> None:
+    sums = np.array([counts])
+    trials = np.full_like(sums, 30.0)
+    assert Current(sums, trials, sums.sum(axis=1), trials.sum(axis=1)).trimmable.tolist() == [told]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True), st.integers(0, 2**32 - 1))
+def test_entries_of_some_series_are_theirs(chosen: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [
+        row(w, list(np.exp(rng.normal(3.0, 1.0, rng.integers(0, 5)))), service=f"s{s}")
+        for w in range(4)
+        for s in range(6)
+    ]
+    grid = grid_of(frames(rows).windows, span_of(now_ns(4), DetectSettings()))
+    series = np.array(sorted(chosen))
+    some, (every, windows) = grid.entries.of(series, 6), grid.shape
+    of_all = rng.random((every, windows)) < 0.5
+    whole = grid.entries.histogram(every, of_all)[series]
+    assert (some.histogram(len(series), of_all[series]) == whole).all()
+    requests = grid.entries.requests(grid.shape)[series]
+    assert (some.requests((len(series), windows)) == requests).all()
