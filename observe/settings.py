@@ -258,7 +258,9 @@ class DiagnoseSettings(Section):
     calls: tuple[str, ...] = Field(
         (), description='who calls whom where no spans say so: "caller -> callee", for systems that send metrics only'
     )
-    attributes: bool = Field(True, description="look for attribute values that set slow or failing requests apart")
+    attributes: bool = Field(
+        True, description="look into traces and logs for what sets slow or failing requests apart, ends them, or is said"
+    )
     keep_inputs_mb: float = Field(
         64.0, ge=0, description="what a diagnosis was made from is kept where it is no larger than this; 0: never"
     )
