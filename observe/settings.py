@@ -259,7 +259,7 @@ class DiagnoseSettings(Section):
         (), description='who calls whom where no spans say so: "caller -> callee", for systems that send metrics only'
     )
     attributes: bool = Field(
-        True, description="look into traces and logs for what sets slow or failing requests apart, ends them, or is said"
+        True, description="look into traces and logs for what sets bad requests apart, ends them early, or is said"
     )
     keep_inputs_mb: float = Field(
         64.0, ge=0, description="what a diagnosis was made from is kept where it is no larger than this; 0: never"
