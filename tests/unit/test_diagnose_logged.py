@@ -111,6 +111,8 @@ def test_early_ends_are_evidence_and_change_no_rank(failing):
     (said,) = [e for e in found.causes[1].evidence if e.kind == "structure"]
     assert "goes no further" in said.text
     assert set(early_ends(sample)) == {"catalog"}
+    assert early_ends(sample) is early_ends(sample)
+    assert early_ends(sample.clone()) == early_ends(sample)
 
 
 def test_quiet_services_and_unknown_causes_get_no_sentence(failing):
