@@ -163,6 +163,8 @@ def right(cause: Cause, fault: Fault, hidden: Collection[str] = ()) -> bool:
     without spans all that can be named is its address."""
     if cause.kind is CauseKind.UNKNOWN:
         return False
+    if fault.kind in ("host", "database") and cause.resource == fault.resource:
+        return True  # whoever of its users is seen
     if fault.service in hidden and fault.kind != "traffic":
         return cause.resource == fault.service
     if fault.kind in ("host", "database"):

@@ -279,8 +279,10 @@ def outside_ms() -> pl.Expr:
 
 
 def _edges(edges: pl.DataFrame, numbers: pl.DataFrame, nodes: Nodes) -> Edges:
+    """A pair of services that both call and send messages is one edge, whose time is that of the calls."""
     waited = pl.coalesce("client_sum_ms", "server_sum_ms").fill_null(0.0)
-    rows = edges.with_columns(waited=waited, outside=outside_ms())
+    message = pl.col("connection").is_in(list(UNWAITED))
+    rows = edges.with_columns(waited=pl.when(message).then(0.0).otherwise(waited), outside=outside_ms())
     by = ["caller", "callee", "callee_operation", "connection"]
     table = levels(rows, by, "calls", "outside", ["waited", "errors", "lost"])
     number = dict(zip(numbers["name"], numbers["no"], strict=True))
@@ -295,7 +297,8 @@ def _edges(edges: pl.DataFrame, numbers: pl.DataFrame, nodes: Nodes) -> Edges:
     total, by_calls, _ = _standardized(calls, waited_mean, np.zeros(table.height))
     _, group = np.unique(caller * len(number) + callee, return_inverse=True)
     m = int(group.max()) + 1 if len(group) else 0
-    busiest = np.lexsort((-count.sum(axis=0), group))
+    goes_on = table["connection"].is_in(list(UNWAITED)).to_numpy()
+    busiest = np.lexsort((-count.sum(axis=0), goes_on, group))
     firsts = busiest[np.searchsorted(group[busiest], np.arange(m))]
     connection = tuple(table["connection"].gather(firsts)) if m else ()
 

@@ -18,7 +18,7 @@ TOGETHER = ("latency", "errors", "database", "instance", "network")
 
 
 def _plain(options: argparse.Namespace, number: int, kind: str) -> Case:
-    also = TOGETHER[(number // len(options.kinds)) % len(TOGETHER)] if options.two else ""
+    also = TOGETHER[(number // len(options.kinds)) % len(TOGETHER)] if options.two and kind != "none" else ""
     return case(
         options.seed + number,
         options.services,

@@ -144,3 +144,12 @@ def test_a_new_callee_is_the_doing_of_the_service_that_calls_it():
     edge = calling("a", "c", np.full(WINDOWS, 40.0)).filter(pl.Series(since))
     ((first, share), *_) = told(frames([serving("a", own, own + extra), c], [edge]), "a")
     assert (first, share > 0.8) == ("a", True)
+
+
+def test_a_pair_that_calls_and_sends_messages_waits_for_the_calls():
+    own, served = varied((5.0, 5.0), 1), varied((20.0, 80.0), 2)
+    selfs = [serving("a", own, own + served), serving("b", served, served)]
+    messages = calling("a", "b", varied((0.1, 0.1), 3), connection="messaging", calls=300)
+    both = [calling("a", "b", served), messages.with_columns(callee_operation=pl.lit("/queue"))]
+    ((first, share), *_) = told(frames(selfs, both), "a")
+    assert (first, share > 0.8) == ("b", True)
