@@ -132,7 +132,8 @@ def _reaching(view: Picture, selfs: pl.DataFrame, edges: pl.DataFrame, asked: pl
     edges = edges.filter(~pl.col("connection").is_in(list(UNWAITED))).with_columns(
         waited=pl.coalesce("client_sum_ms", "server_sum_ms").fill_null(0.0)
     )
-    for service in candidates(apart, waits, nodes.duration_ms[0], table.caller).tolist():
+    counts = table.calls * nodes.requests[:, table.caller]
+    for service in candidates(apart, waits, counts, nodes.duration_ms[0], table.caller).tolist():
         mine = np.flatnonzero((table.caller == service) & table.waits)
         level = float(np.clip(apart[0, service] / max(float(waits[0, mine].sum()), 1e-9), 0.0, 1.0))
         callees = [view.name(int(callee)) for callee in table.callee[mine]]

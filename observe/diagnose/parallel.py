@@ -17,8 +17,8 @@ from scipy.optimize import lsq_linear
 
 from observe.diagnose.levels import summed_up
 
-OVERLAP = 0.97
-"""Calls overlap where the caller waits for less than this part of their sum."""
+OVERLAP, SIGMAS = 0.95, 5.0
+"""Calls overlap where the caller waits for less than this part of their sum, beyond so many standard errors."""
 CHANGED = 0.03
 """A call whose time changed by this part of the caller's duration did change."""
 MISFIT = 0.2
@@ -30,14 +30,22 @@ PRIOR = 1e-5
 Floats = NDArray[np.float64]
 
 
-def candidates(apart: Floats, waits: Floats, duration: Floats, caller: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers of the services whose calls overlap and of whose calls two or more changed. `apart` (2, services) is what
-    they wait for in all, `waits` (2, edges) the time of their calls, 0 for those that nobody waits for."""
-    count = apart.shape[1]
-    total = np.stack([np.bincount(caller, w, count) for w in waits])
-    moved = np.abs(waits[1] - waits[0]) > CHANGED * duration[caller]
-    several = np.bincount(caller, moved, count) >= 2
-    return np.flatnonzero(several & np.any(apart < OVERLAP * total, axis=0))
+def candidates(
+    apart: Floats, waits: Floats, counts: Floats, duration: Floats, caller: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Numbers of the services whose calls overlap and of whose calls two or more changed, both beyond noise.
+
+    `apart` (2, services) is what they wait for in all, `waits` (2, edges) the time of their calls, 0 for those that
+    nobody waits for, `counts` how many there were.
+    """
+    size = apart.shape[1]
+    error = waits / np.sqrt(np.maximum(counts, 1.0))
+    total = np.stack([np.bincount(caller, w, size) for w in waits])
+    noise = np.sqrt(np.stack([np.bincount(caller, e**2, size) for e in error]))
+    overlap = np.any((apart < OVERLAP * total) & (total - apart > SIGMAS * noise), axis=0)
+    least = np.maximum(CHANGED * duration[caller], SIGMAS * np.sqrt((error**2).sum(axis=0)))
+    moved = np.abs(waits[1] - waits[0]) > least
+    return np.flatnonzero(overlap & (np.bincount(caller, moved, size) >= 2))
 
 
 def reaching(
