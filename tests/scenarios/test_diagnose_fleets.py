@@ -147,7 +147,7 @@ def test_a_quiet_case_counts_as_not_detected():
     assert (quiet.detected, summary([quiet])["fault_free_detected"]) == (False, 0)
 
 
-@pytest.mark.parametrize("kinds", [("errors", "database"), ("latency", "crash")])
+@pytest.mark.parametrize("kinds", [("errors", "database"), ("latency", "crash"), ("traffic", "latency")])
 def test_two_faults_at_once_are_both_named(kinds):
     first, second = kinds
     outcomes = [score(small_with(seed, first, also=second)) for seed in (31, 32)]
