@@ -64,13 +64,10 @@ class Site:
         return list(told.values())
 
 
-@pytest.fixture(scope="module", params=["chdb", pytest.param("clickhouse", marks=pytest.mark.clickhouse)])
-def site(request, tmp_path_factory) -> Iterator[Site]:
-    url = f"chdb://{tmp_path_factory.mktemp('store')}"
-    if request.param == "clickhouse":
-        url = f"{request.getfixturevalue('clickhouse_url')}/seasons_{time.time_ns()}"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Iterator[Site]:
     folder = os.getcwd()  # chDB makes its own folder the working one
-    store = ClickHouseStore(url, RetentionSettings())
+    store = ClickHouseStore(f"chdb://{tmp_path_factory.mktemp('store')}", RetentionSettings())
     store.migrate()
     yield Site(store)
     store.close()
