@@ -18,7 +18,7 @@ PAUSE_S = 60.0
 """After a question failed: a store that has no time for one has none for the next."""
 REMEMBERED = 64
 """Questions stay the same while an incident goes on, look after look."""
-REMEMBERED_PASTS = 16
+REMEMBERED_PASTS = 8
 """Pasts are larger than counts."""
 
 Q = TypeVar("Q")

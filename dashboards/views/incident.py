@@ -52,6 +52,8 @@ def _incident(incident: Json) -> None:
         badges(incident)
     st.header(safe(incident["title"]))
     st.caption(_since(incident))
+    if incident.get("note"):
+        st.info(safe(incident["note"]), icon=":material/event_repeat:")
     _headline(incident)
     if incident["symptoms"]:
         _symptoms(incident)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from observe.alert import abnormal, alerts_due, step, step_usual
 from observe.alert.intervals import USUAL_S
+from observe.explain import text
 from observe.settings import AlertSettings
 from observe.types import WINDOW_NS, Diagnosis, Impact, Interval, Season, Severity, State
 from observe.wire import incident_from_json, incident_json
@@ -68,3 +69,10 @@ def test_its_time_is_no_baseline_for_an_hour():
     assert abnormal([ended], NOW + 600 * SECOND, 6 * 3600.0) == inside
     assert abnormal([one], NOW + int(USUAL_S * SECOND), 6 * 3600.0) == []
     assert abnormal([replace(ended, note="")], NOW, 6 * 3600.0) == []
+
+
+def test_its_explanation_begins_with_why_nobody_was_told():
+    lines = text(first()).splitlines()
+    assert lines[0].startswith("usual at this time: api ")
+    assert "Usual at this time: api " in lines[2]
+    assert "on 3 of the last 3 days" in lines[2]
