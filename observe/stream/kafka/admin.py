@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from observe.stream.kafka.reading import Key, read
 from observe.stream.otlp import items_of
 from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState
 
+log = logging.getLogger(__name__)
 kafka: Any = confluent_kafka.admin  # its types are incomplete
 T = TypeVar("T")
 
@@ -35,6 +37,7 @@ CHANGING = (
 )
 """Answers while brokers start, or hand a partition or a group over: who is asked again is told who leads now."""
 ALL_TOPICS = (*TOPICS.values(), DEAD_LETTERS)
+SAY_S = 5.0  # how often a count that takes long says how far it is
 REMEMBERED = 1000  # records that are counted already and kept, per partition
 DEAD_LETTER_HOURS = 14 * 24.0  # people look at them later than machines look at the rest
 
@@ -189,7 +192,12 @@ class KafkaAdmin:
                 counted.clear()
                 self._read_to[key] = start
             ranges[key] = (self._read_to[key], end)
-        for record in read(self._brokers, self._settings, ranges):
+        records = sum(end - start for start, end in ranges.values())
+        say_at = time.monotonic() + SAY_S
+        for number, record in enumerate(read(self._brokers, self._settings, ranges), start=1):
+            if time.monotonic() > say_at:
+                say_at += SAY_S
+                log.warning("counting what is pending on Kafka: %s of %s records", f"{number:,}", f"{records:,}")
             try:
                 items = items_of(record)
             except BadRecord:
