@@ -18,6 +18,11 @@ say "a real Collector feeds our topics"
 "$python" -m pytest -q -p no:cacheprovider -m collector tests/integration/test_feeders.py
 say "receivers: OTLP/gRPC to Kafka"
 "$python" -m tests.benchmarks.rivals.receive --json
+say "metric points into their tables"
+"$python" -m tests.benchmarks.writer_alone --signal metrics
+say "memory over minutes of steady load"
+"$python" -m tests.benchmarks.memory | tail -n 1
+"$python" -m tests.benchmarks.memory --deployment server | tail -n 1
 say "random OTLP requests through both stores, compared field by field"
 OTLP_EXAMPLES=500 "$python" -m pytest -q -p no:cacheprovider tests/contract/otlp/test_complete.py
 say "one look by number of series, SQL apart, rivals"
