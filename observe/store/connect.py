@@ -69,7 +69,7 @@ is never written again: all that is read by it is refused, whatever its bytes.""
 WRONG_SETTINGS = frozenset({81, 192, 193, 194, 291, 492, 497, 516})
 OVERLOADED = frozenset(
     {3, 60, 159, 160, 164, 173, 202, 203, 209, 210, 236, 241, 242, 243, 252, 279, 319, 394, 425, 439}
-    | {32, 33, 74, 75, 76, 77, 87, 88, 95, 96, 172, 204, 274, 275, 294, 361, 586}
+    | {32, 33, 74, 75, 76, 77, 87, 88, 95, 96, 172, 204, 246, 274, 275, 294, 361, 586}
 )
 """Passing states: too much at once, no space, files that cannot be read or written, and tables that are unknown because
 nobody has migrated the store yet."""

@@ -121,6 +121,11 @@ def test_an_answer_that_is_not_whole_is_none(cut_off: slice) -> None:
         whole_frame(stream.getvalue()[cut_off])
 
 
+def test_a_part_that_cannot_be_read_is_told_as_ours() -> None:
+    with pytest.raises(Unavailable, match="marks file"), translated():
+        raise DatabaseError("Code: 246. DB::Exception: Empty marks file", code=246)
+
+
 def test_a_wrong_query_stays_what_it_is() -> None:
     with pytest.raises(DatabaseError), translated():
         raise DatabaseError("Code: 47. DB::Exception: unknown identifier", code=47)
