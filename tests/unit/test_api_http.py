@@ -9,6 +9,7 @@ from observe.api import create_app, serve
 from observe.client import Client
 from observe.errors import BadRecord, Misconfigured, Unavailable
 from observe.frames import empty
+from observe.store.asked import sql_of
 from observe.store.read import Reader
 from observe.types import Cause, CauseKind, Evidence, Impact, Incident, RuledOut, Severity, Shift, State
 from observe.wire import incident_json, rfc3339
@@ -49,7 +50,7 @@ class FakeStore:
         self.questions.append(question)
         return self.known
 
-    def frames(self, from_ns, to_ns):
+    def frames(self, from_ns, to_ns, *, joins=True):
         return empty()
 
     def diagnosed(self, incident_id):
@@ -130,7 +131,11 @@ def test_incidents_come_open_first_then_worst_then_newest(client, store):
 
 def test_an_incident_keeps_every_field(client, store):
     store.known = [incident("a")]
-    assert client.incident("a") == incident_json(store.known[0])
+    answer = client.incident("a")
+    sentences = [*(said for cause in answer["causes"] for said in cause["evidence"]), *answer["ruled_out"]]
+    assert sentences
+    assert all(said.pop("sql") == sql_of(said["query"]) for said in sentences)
+    assert answer == incident_json(store.known[0])
     with pytest.raises(BadRecord, match=r"incident 'b c/\?'|no such"):
         client.incident("b c/?")
 
