@@ -120,8 +120,11 @@ class Store(Protocol):
         """How many spans each source has sent for each window from `from_ns` on: `frames.PROGRESS`."""
         ...
 
-    def frames(self, from_ns: int, to_ns: int, /) -> Frames:
-        """The picture of [from_ns, to_ns). Same data, same answer, whether or not `settle` has run."""
+    def frames(self, from_ns: int, to_ns: int, /, *, joins: bool = True) -> Frames:
+        """The picture of [from_ns, to_ns). Same data, same answer, whether or not `settle` has run.
+
+        Without `joins` self times and edges are those of settled windows only, as the others cost a join of all spans.
+        """
         ...
 
     def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:

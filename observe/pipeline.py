@@ -19,7 +19,7 @@ from observe.revise import Looks, Published
 from observe.settings import Settings
 from observe.telemetry import INCIDENTS, RETRIES, REVISED, TICK_SECONDS
 from observe.types import WINDOW_NS, Incident, Severity, State
-from observe.verdict import NOTHING, Asked, again, horizon_ns, look, next_look_ns
+from observe.verdict import NOTHING, Asked, Unjoined, again, horizon_ns, look, next_look_ns
 from observe.watermark import Watermark
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 POLL_NS = 10**9
 PROGRESS_NS = 120 * 10**9
 """How often sources are asked for while a window ripens, and over how much of the past."""
+
+SETTLE_NS = 60 * 10**9
+"""How often windows are settled while nothing is wrong: each settling reads the spans of more than a minute around."""
 
 REPLAY_CHUNK_NS = 3600 * 10**9
 """Replay reads this much at a time, so that a replay of days needs no more memory than one of an hour."""
@@ -93,21 +96,23 @@ class Watcher:
         self._memory = Memory(settings.detect)
         self._known: dict[str, Incident] | None = None
         self._published = Published()
+        self._settled_ns = 0
 
     def look_at(self, at_ns: int) -> None:
         """Incidents are saved before anybody is told: a crash in between tells late, never of what is not stored."""
         settings, store = self._settings, self._store
-        with TICK_SECONDS.labels("settle").time():
-            store.settle(at_ns)
         if self._known is None:
             self._known = _restored(store, at_ns, settings)
             self._published = Published(self._known.values())
-        late_ns = int(settings.detect.lateness_s * 10**9)
-        with TICK_SECONDS.labels("frames").time():
-            frames = picture(store, at_ns - horizon_ns(settings) - late_ns, at_ns, settings)
-        with TICK_SECONDS.labels("look").time():
-            saved = self._again(frames, at_ns)
-            given, found = self._look(frames, at_ns)
+        busy = self._looks.busy(at_ns) or any(i.state is not State.RESOLVED for i in self._known.values())
+        if busy or at_ns >= self._settled_ns + SETTLE_NS:
+            with TICK_SECONDS.labels("settle").time():
+                store.settle(at_ns)
+            self._settled_ns = at_ns
+        try:
+            given, saved, found = self._read_and_look(at_ns, joined=busy)
+        except Unjoined:
+            given, saved, found = self._read_and_look(at_ns, joined=True)
         changed = self._published.of(found)
         if saved or changed:
             store.save_incidents([*saved, *changed])
@@ -120,6 +125,22 @@ class Watcher:
         for state in (State.PENDING, State.FIRING):
             INCIDENTS.labels(state.value).set(sum(i.state is state for i in self._known.values()))
 
+    def _read_and_look(self, at_ns: int, *, joined: bool) -> tuple[Look, list[Incident], list[Incident]]:
+        """What the look was given, what looks that were made again changed, and what this one changed.
+
+        Raises Unjoined where something is to be explained, or to be looked at again; nothing is changed then.
+        """
+        late_ns = int(self._settings.detect.lateness_s * 10**9)
+        with TICK_SECONDS.labels("frames").time():
+            from_ns = at_ns - horizon_ns(self._settings) - late_ns
+            frames = picture(self._store, from_ns, at_ns, self._settings, joins=joined)
+        with TICK_SECONDS.labels("look").time():
+            if not joined and self._looks.since(frames, at_ns):
+                raise Unjoined
+            saved = self._again(frames, at_ns)
+            given, found = self._look(frames, at_ns, joined=joined)
+        return given, saved, found
+
     def _again(self, frames: Frames, at_ns: int) -> list[Incident]:
         """Makes the looks again that something came late for; the incidents that are to be saved for it."""
         again = self._looks.since(frames, at_ns)
@@ -130,16 +151,16 @@ class Watcher:
         self._known = again[0][1]
         self._asking = Asking(self._store)  # what was answered without the late data does not hold
         for then_ns, _ in again:
-            self._look(frames, then_ns)
+            self._look(frames, then_ns, joined=True)
         return self._published.revised(self._known, again[0][0], at_ns)
 
-    def _look(self, frames: Frames, at_ns: int) -> tuple[Look, list[Incident]]:
+    def _look(self, frames: Frames, at_ns: int, *, joined: bool) -> tuple[Look, list[Incident]]:
         """One look, with the windows that it may read."""
         known = self._known or {}
         seen = frames.between(at_ns - horizon_ns(self._settings), at_ns)
         answers, pasts = Answers(), Pasts()
         given = Look(at_ns, tuple(known.values()), seen, self._settings, answers, pasts)
-        asked = asked_of(self._asking, self._settings, answers, pasts)
+        asked = replace(asked_of(self._asking, self._settings, answers, pasts), joined=joined)
         changed = look(seen, given.known, at_ns, self._settings, asked, self._memory)
         self._looks.keep(frames.between(0, at_ns), at_ns, known, busy=bool(changed))
         self._known = _remembered(known, changed, at_ns, self._settings)
@@ -152,9 +173,9 @@ def asked_of(asking: Asking, settings: Settings, answers: Answers | None = None,
     return Asked(attributes, asking.past({} if pasts is None else pasts))
 
 
-def picture(store: Store, from_ns: int, to_ns: int, settings: Settings) -> Frames:
+def picture(store: Store, from_ns: int, to_ns: int, settings: Settings, *, joins: bool = True) -> Frames:
     """What a look reads of [from_ns, to_ns): windows, and blocks from further back where objectives need them."""
-    frames = store.frames(from_ns, to_ns)
+    frames = store.frames(from_ns, to_ns, joins=joins)
     promised = services(settings.slo)
     if not promised:
         return frames

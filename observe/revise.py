@@ -63,6 +63,11 @@ class Looks:
         self._counts: Marks = {}  # what detection reads, per window
         self._joins: Marks = {}  # what only the diagnosis reads
 
+    def busy(self, at_ns: int) -> bool:
+        """Whether something was wrong in one of the looks that may have to be made again."""
+        oldest_ns = at_ns - int(self._settings.lateness_s * SECOND_NS)
+        return any(kept.busy for kept in self._kept if kept.at_ns >= oldest_ns)
+
     def since(self, frames: Frames, at_ns: int) -> list[tuple[int, Known]]:
         """(time of the look, incidents known before it) of the first look that read other data than `frames` hold
         now, and the times of those after it, oldest first; empty where nothing came late."""

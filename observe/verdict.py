@@ -57,6 +57,11 @@ class Asked:
 
     attributes: Ask | None = None  # of requests: without them causes are narrowed by what frames hold alone
     past: Past | None = None  # what series did in earlier times: without it nothing is usual for the time of the day
+    joined: bool = True  # the frames hold self times and edges of all windows
+
+
+class Unjoined(Exception):
+    """The look has something to explain, and was given frames without self times and edges."""
 
 
 NOTHING = Asked()
@@ -73,7 +78,8 @@ def look(
     """The incidents that changed, in their new state, given the incidents `known` so far.
 
     `frames` reach back at least `horizon_ns(settings)` from `now_ns`, where there is that much history. `memory` of the
-    looks before saves work and changes nothing that is told.
+    looks before saves work and changes nothing that is told. Raises Unjoined where `asked` says that joins are missing
+    and they are needed: the same look is then to be made with them.
     """
     frames = sealed(frames, span_of(now_ns, settings.detect).end_ns)
     rules = (*settings.detect.rules, *_objectives(settings))
@@ -116,6 +122,8 @@ def _seen(
     shifts = [shift for shift in shifts if shift in unusual]
     found: list[Diagnosis] = []
     spanless = frames.selfs.is_empty() and not frames.gauges.is_empty()
+    if not asked.joined and (shifts or lasting or spanless):
+        raise Unjoined
     context = gauge_shifts(frames, now_ns, settings.detect, excluded) if shifts or spanless else []
     if spanless:
         told = {(s.service, s.operation, s.measure) for s in shifts}

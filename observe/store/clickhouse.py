@@ -130,8 +130,8 @@ class ClickHouseStore:
     def progress(self, from_ns: int, /) -> pl.DataFrame:
         return calls.progress(self, from_ns)
 
-    def frames(self, from_ns: int, to_ns: int, /) -> Frames:
-        return windows.read(self, from_ns, to_ns, self._recent)
+    def frames(self, from_ns: int, to_ns: int, /, *, joins: bool = True) -> Frames:
+        return windows.read(self, from_ns, to_ns, self._recent, joined=joins)
 
     def attributes(self, question: AttributeQuestion, /) -> pl.DataFrame:
         return attributes.count(self, question)

@@ -85,8 +85,9 @@ class Database(Protocol):
     def execute(self, sql: str, parameters: Mapping[str, object], /) -> None: ...
 
 
-def read(db: Database, from_ns: int, to_ns: int, recent: Recent | None = None) -> Frames:
+def read(db: Database, from_ns: int, to_ns: int, recent: Recent | None = None, *, joined: bool = True) -> Frames:
     """The windows that start in [from_ns, to_ns); those that `recent` holds and that are still the same from there.
+    Unless `joined`, what has to be computed from spans by joins is left out.
 
     What tells that a window has changed is asked before its rows: what arrives in between makes the rows newer than
     their mark says, never older.
@@ -99,6 +100,8 @@ def read(db: Database, from_ns: int, to_ns: int, recent: Recent | None = None) -
     counts = db.query(marks.COUNTS, {"from": max(from_s - LOOKBACK_S, 0), "to": to_s + SLACK_S})
     reach = Reach.of(counts, from_s, to_s)
     joins = marks.of_joins(reach, db.query(SETTLED, {"from": from_s, "to": to_s}))
+    if not joined:
+        joins = {window: mark for window, mark in joins.items() if mark is not None}
     histograms = marks.of_points(db, HISTOGRAMS, from_s, to_s)
     tables = {
         "windows": known["windows"].at(

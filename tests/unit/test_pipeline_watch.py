@@ -12,6 +12,7 @@ from observe.frames import PROGRESS, empty
 from observe.looks import unpack
 from observe.settings import load
 from observe.types import Incident, Severity, State
+from observe.verdict import Unjoined
 
 SECOND = 10**9
 SETTINGS = load(environ={})
@@ -35,6 +36,8 @@ class Store:
     def __init__(self, saved=()):
         self.saved = list(saved)
         self.asked = []
+        self.joined = []
+        self.settled = []
         self.away = 0
         self.kept = []
 
@@ -42,13 +45,15 @@ class Store:
         if self.away:
             self.away -= 1
             raise Unavailable("gone for a moment")
+        self.settled.append(now_ns)
         return 0
 
     def progress(self, from_ns):
         return pl.DataFrame(schema=PROGRESS)
 
-    def frames(self, from_ns, to_ns):
+    def frames(self, from_ns, to_ns, *, joins=True):
         self.asked.append((from_ns, to_ns))
+        self.joined.append(joins)
         return empty()
 
     def incidents(self, **_):
@@ -77,6 +82,24 @@ def test_an_incident_is_saved_before_anybody_is_told(monkeypatch):
     assert seen == [["a"], ["a"]]
     ((at_ns, look, ids),) = store.kept
     assert (look.at_ns, look.known, ids) == (at_ns, (), ["a"])
+
+
+def test_self_times_and_edges_are_read_only_for_what_is_to_be_explained(monkeypatch):
+    """Seven looks: quiet ones, one at which something is wrong, and those while the incident is open."""
+    store, looked = Store(), []
+    opened_ns = pipeline.next_look_ns(10**18, SETTINGS) + 30 * SECOND
+
+    def look(frames, known, now_ns, settings, asked, memory):
+        if now_ns == opened_ns and not asked.joined:
+            raise Unjoined
+        looked.append(asked.joined)
+        return [incident("a", now_ns // SECOND)] if now_ns == opened_ns else []
+
+    monkeypatch.setattr(pipeline, "look", look)
+    pipeline.watch(store, lambda *_: None, SETTINGS, clock=lambda: 10**18, wait_until=looks(7))
+    assert store.joined == [False, False, False, False, True, True, True, True]
+    assert looked == [False, False, False, True, True, True, True]
+    assert len(store.settled) == 1 + 3  # at the start, and at each look of the incident
 
 
 def test_inputs_that_cannot_be_kept_end_no_watch(monkeypatch):

@@ -140,7 +140,7 @@ class ArrivingStore:
         named = pl.col("service").alias("source"), "window_start_ns", pl.col("requests").alias("items")
         return self.visible().filter(pl.col("window_start_ns") >= from_ns).select(*named)
 
-    def frames(self, from_ns, to_ns):
+    def frames(self, from_ns, to_ns, *, joins=True):
         return replace(empty(), windows=self.visible()).between(from_ns, to_ns)
 
     def incidents(self, **_):

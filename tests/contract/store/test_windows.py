@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
@@ -160,15 +162,18 @@ def test_frames_do_not_depend_on_settling(store: ClickHouseStore, place: int, ba
         pairs = ((a.windows, b.windows), (a.selfs, b.selfs), (a.edges, b.edges), (a.gauges, b.gauges))
         return all(left.equals(right) for left, right in pairs)
 
-    def ask() -> Frames:
-        return store.frames(base_ns, base_ns + 300 * SECOND)
+    def ask(*, joins: bool = True) -> Frames:
+        return store.frames(base_ns, base_ns + 300 * SECOND, joins=joins)
 
     now_ns = base_ns + 600 * SECOND
     insert(store, place, traffic(0) + traffic(2), base_ns)
     fresh = ask()
     assert fresh.edges["calls"].sum() == 120
+    assert same(ask(joins=False), replace(fresh, selfs=fresh.selfs.clear(), edges=fresh.edges.clear()))
+    assert same(ask(), fresh)
     assert store.settle(now_ns) >= 12
     assert store.settle(now_ns) == 0
+    assert same(ask(joins=False), fresh)
     assert same(ask(), fresh)
     straggler = Span(f"late-{place}", "late", 5_000, 100)
     insert(store, place, [straggler], base_ns, 1)
