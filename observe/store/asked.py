@@ -1,8 +1,8 @@
 """The SQL of a sentence: its question, as one statement that runs as it is on the store, and gives its numbers by name.
 
 A sentence carries an address of the API. Who has a client of the database instead gets the same question in SQL: sums
-over the kept windows, or the statement that the store itself runs, with all values written out. Windows are kept about
-a minute after they end.
+over the kept windows, or the statement that the store itself runs, with all values written out. Windows are kept one
+to two minutes after they end: while an incident is open sooner than while none is.
 """
 
 from __future__ import annotations
