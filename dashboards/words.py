@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from observe.types import Json
+from observe.words import MOST_SURE, place
 
 # Okabe & Ito, "Color Universal Design", 2008: told apart with every common colour vision, on light and dark ground.
 BLUE, SKY, GREEN, ORANGE, VERMILLION, PURPLE, GREY = (
@@ -20,20 +21,6 @@ SERVICE_COLOURS = (SKY, ORANGE, GREEN, PURPLE, BLUE, VERMILLION, GREY)
 HEALTH_COLOURS = {"ok": GREEN, "degraded": ORANGE, "cause": VERMILLION, "unknown": GREY}
 SEVERITY_BADGES = {"critical": "red", "warning": "orange", "info": "blue"}
 STATE_ICONS = {"firing": ":material/local_fire_department:", "pending": ":material/hourglass_top:"}
-
-MEASURES = {
-    "latency_p50_ms": "median latency",
-    "latency_p95_ms": "P95 latency",
-    "latency_p99_ms": "P99 latency",
-    "time_to_first_token_p50_ms": "median time to the first token",
-    "time_to_first_token_p95_ms": "P95 of the time to the first token",
-    "time_to_first_token_p99_ms": "P99 of the time to the first token",
-    "time_per_output_token_p50_ms": "median time per output token",
-    "time_per_output_token_p95_ms": "P95 of the time per output token",
-    "time_per_output_token_p99_ms": "P99 of the time per output token",
-    "error_ratio": "error rate",
-    "requests_per_s": "traffic",
-}
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -113,10 +100,7 @@ def where(cause: Json) -> str:
     """What a cause names: the service, and the narrower thing in it."""
     if cause["kind"] == "unknown":
         return "unknown"
-    if not cause["resource"]:
-        return str(cause["service"])
-    kind = "" if cause["resource"].lower().startswith(cause["kind"] + "-") else f"{cause['kind']} "
-    return f"{cause['service']} · {kind}{cause['resource']}"
+    return place(cause["kind"], cause["service"], cause["resource"], cause.get("services", ()), between=" · ")
 
 
 def sure(cause: Json) -> str:
@@ -125,7 +109,7 @@ def sure(cause: Json) -> str:
     >>> sure({"score": 0.914}), sure({"score": 0.9999})
     ('91%', '99%')
     """
-    return f"{min(cause['score'], 0.99):.0%}"
+    return f"{min(cause['score'], MOST_SURE):.0%}"
 
 
 def safe(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from observe.types import Cause, CauseKind, Incident, Json, RuledOut, Shift
 from observe.wire import API_PREFIX, rfc3339
+from observe.words import MEASURES, MOST_SURE, place
 
 MAX_SYMPTOMS = 5
 MAX_CAUSES = 3
@@ -20,23 +21,8 @@ MAX_EVIDENCE = 6
 MAX_RULED_OUT = 5
 MAX_SERVICES = 8
 MAX_TRACES = 2
-MOST_SURE = 0.99  # nothing that was measured is certain
 CHANGES = ("version", "traffic", "resource", "attribute", "season")
 """Kinds of evidence that say what was different, apart from where the time went."""
-
-MEASURES = {
-    "latency_p50_ms": "median latency",
-    "latency_p95_ms": "P95 latency",
-    "latency_p99_ms": "P99 latency",
-    "time_to_first_token_p50_ms": "median time to the first token",
-    "time_to_first_token_p95_ms": "P95 of the time to the first token",
-    "time_to_first_token_p99_ms": "P99 of the time to the first token",
-    "time_per_output_token_p50_ms": "median time per output token",
-    "time_per_output_token_p95_ms": "P95 of the time per output token",
-    "time_per_output_token_p99_ms": "P99 of the time per output token",
-    "error_ratio": "error rate",
-    "requests_per_s": "traffic",
-}
 
 
 class Sentence(NamedTuple):
@@ -161,8 +147,7 @@ def _status(incident: Incident, looked_ns: int | None) -> str:
 def _cause_heading(cause: Cause) -> str:
     if cause.kind is CauseKind.UNKNOWN:
         return "Cause: unknown"
-    kinded = "" if cause.resource.lower().startswith(cause.kind.value + "-") else f"{cause.kind.value} "
-    where = f"{cause.service}, {kinded}{cause.resource}" if cause.resource else cause.service
+    where = place(cause.kind.value, cause.service, cause.resource, cause.services)
     kind = "" if cause.resource or cause.kind is CauseKind.SERVICE else f" ({cause.kind.value})"
     name = "Cause" if cause.rank == 1 else f"Less likely, {cause.rank}"
     return f"{name}: {where}{kind} — {min(cause.score, MOST_SURE):.0%} sure"

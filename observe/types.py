@@ -153,6 +153,7 @@ class CauseKind(enum.StrEnum):
     OPERATION = "operation"
     INSTANCE = "instance"
     VERSION = "version"
+    RELEASE = "release"  # one release of several services
     HOST = "host"
     GPU = "gpu"
     DATABASE = "database"
@@ -188,6 +189,7 @@ class Cause:
     path: tuple[str, ...]  # services from the symptom to the cause
     evidence: tuple[Evidence, ...] = ()
     exemplar_trace_ids: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()  # that it lies in, the worst first, where they are several: a host, a release
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def _seen(
         ask = asked.attributes
         found = found if ask is None else _with_requests(found, frames, now_ns, ask)
     found += [_goes_on(incident, [s for s in of if s in unusual]) for incident, of in lasting]
-    return [*found, *rollbacks(frames, now_ns, settings)], usual
+    return _with_rollbacks(found, rollbacks(frames, now_ns, settings)), usual
 
 
 def _lasting(
@@ -217,6 +217,26 @@ def rollbacks(frames: Frames, now_ns: int, settings: Settings) -> list[Diagnosis
         if result.verdict == "roll back" and result.side_by_side and _persists(beside, versions):
             found.append(_rollback(result, since_ns))
     return found
+
+
+def _with_rollbacks(found: Sequence[Diagnosis], worse: Sequence[Diagnosis]) -> list[Diagnosis]:
+    """The diagnoses with new versions that are worse; those of one release of several services are part of its."""
+    told, alone = list(found), []
+    for one in worse:
+        (version,) = one.causes
+        whole = next((i for i, d in enumerate(told) if d.causes and _is_part(version, d.causes[0])), None)
+        if whole is None:
+            alone.append(one)
+            continue
+        release = told[whole].causes[0]
+        causes = (replace(release, evidence=(*release.evidence, *version.evidence)), *told[whole].causes[1:])
+        told[whole] = replace(told[whole], symptoms=(*told[whole].symptoms, *one.symptoms), causes=causes)
+    return [*told, *alone]
+
+
+def _is_part(version: Cause, release: Cause) -> bool:
+    names = release.resource.split(", ")
+    return release.kind is CauseKind.RELEASE and version.service in release.services and version.resource in names
 
 
 def _persists(beside: Frames, versions: tuple[str, str, str, DetectSettings, CanarySettings]) -> bool:

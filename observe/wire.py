@@ -109,6 +109,7 @@ def incident_from_json(body: Any) -> Incident:
                 path=tuple(c["path"]),
                 evidence=tuple(Evidence(e["kind"], e["text"], *_asked(e)) for e in c["evidence"]),
                 exemplar_trace_ids=tuple(c["exemplar_trace_ids"]),
+                services=tuple(c.get("services", ())),
             )
             for c in body["causes"]
         ),
@@ -145,6 +146,7 @@ def _cause(cause: Cause) -> Json:
         "path": list(cause.path),
         "evidence": [{"kind": e.kind, "text": e.text, **_sentence(e)} for e in cause.evidence],
         "exemplar_trace_ids": list(cause.exemplar_trace_ids),
+        "services": list(cause.services),
     }
 
 

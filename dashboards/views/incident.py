@@ -11,9 +11,10 @@ from dashboards.api import client, guarded
 from dashboards.ranges import SECOND_NS, Span
 from dashboards.views.incidents import badges
 from dashboards.views.traces import show_trace
-from dashboards.words import MEASURES, SKY, VERMILLION, ago, amount, moment, nanoseconds, safe, sure, where
+from dashboards.words import SKY, VERMILLION, ago, amount, moment, nanoseconds, safe, sure, where
 from observe.client import BadRecord
 from observe.types import Json
+from observe.words import MEASURES
 
 REFRESH_S = 10
 BEFORE_NS, AFTER_NS = 900 * SECOND_NS, 120 * SECOND_NS

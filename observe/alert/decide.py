@@ -31,7 +31,7 @@ def not_silenced(incidents: Iterable[Incident], silences: Sequence[Silence], now
     """The incidents of which people are to be told: a silence covers the service to look at, or all that suffer."""
 
     def quiet(incident: Incident) -> bool:
-        named = {cause.service for cause in incident.causes[:1] if cause.service}
+        named = {s for cause in incident.causes[:1] for s in (cause.services or (cause.service,)) if s}
         services = named or {symptom.service for symptom in incident.symptoms}
         return bool(services) and all(any(s.covers(service, now_ns) for s in silences) for service in services)
 

@@ -31,7 +31,7 @@ def abnormal(incidents: Sequence[Incident], now_ns: int, new_normal_s: float) ->
 
 def affected(incident: Incident) -> tuple[str, ...]:
     """Services that the incident touches: of its symptoms, of its first cause, and between them."""
-    path = [service for cause in incident.causes[:1] for service in (cause.service, *cause.path)]
+    path = [service for cause in incident.causes[:1] for service in (cause.service, *cause.services, *cause.path)]
     return tuple(sorted({service for service in (*(s.service for s in incident.symptoms), *path) if service}))
 
 

@@ -11,9 +11,10 @@ import hashlib
 from typing import Literal
 from urllib.parse import quote
 
-from observe.alert.telling import MEASURES, entries, leading, quantity, where
+from observe.alert.telling import entries, leading, quantity, where
 from observe.types import Alert, Cause, CauseKind, Incident, Json, Shift, State
 from observe.wire import incident_json, rfc3339
+from observe.words import SHORT_MEASURES
 
 NEVER = "0001-01-01T00:00:00Z"
 ALERT_NAMES = {"error_ratio": "ErrorsShifted", "requests_per_s": "TrafficShifted"}
@@ -194,7 +195,7 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
     ordered = sorted(incident.symptoms, key=lambda s: s.service not in doors)
     facts = [
         (
-            " ".join(filter(None, (s.service, s.operation, MEASURES.get(s.measure, s.measure)))),
+            " ".join(filter(None, (s.service, s.operation, SHORT_MEASURES.get(s.measure, s.measure)))),
             f"{quantity(s.before, s.unit)} → {quantity(s.after, s.unit)}",
         )
         for s in ordered[: PAGERDUTY_SYMPTOMS - 1]

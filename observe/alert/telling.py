@@ -6,33 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from observe.alert.grouping import series
 from observe.types import Cause, CauseKind, Incident, Severity, Shift
+from observe.words import SHORT_MEASURES, place
 
 CRITICAL_ERROR_RATIO = 0.05
 CRITICAL_LATENCY_RATIO = 2.0
 TIMES = ("latency_", "time_")
 RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
-
-MEASURES = {
-    "latency_p99_ms": "P99",
-    "latency_p95_ms": "P95",
-    "latency_p50_ms": "median latency",
-    "time_to_first_token_p99_ms": "P99 to the first token",
-    "time_to_first_token_p95_ms": "P95 to the first token",
-    "time_to_first_token_p50_ms": "median to the first token",
-    "time_per_output_token_p99_ms": "P99 per output token",
-    "time_per_output_token_p95_ms": "P95 per output token",
-    "time_per_output_token_p50_ms": "median per output token",
-    "error_ratio": "errors",
-    "requests_per_s": "traffic",
-}
-NARROWER = {
-    CauseKind.OPERATION: "operation ",
-    CauseKind.INSTANCE: "instance ",
-    CauseKind.VERSION: "version ",
-    CauseKind.HOST: "host ",
-    CauseKind.GPU: "GPU ",
-    CauseKind.DATABASE: "database ",
-}
 
 
 def severity(symptoms: Sequence[Shift], causes: Sequence[Cause], rules: Mapping[str, Severity]) -> Severity:
@@ -62,7 +41,7 @@ def title(symptoms: Sequence[Shift], causes: Sequence[Cause]) -> str:
     if not symptoms:
         return "trouble: cause unknown"
     lead = leading(symptoms, causes)
-    felt = f"{lead.service} {MEASURES.get(lead.measure, lead.measure)}"
+    felt = f"{lead.service} {SHORT_MEASURES.get(lead.measure, lead.measure)}"
     change = f"{quantity(lead.before, lead.unit)} → {quantity(lead.after, lead.unit)}"
     return f"{felt} {change}: {_blame(lead, causes[0] if causes else None)}"
 
@@ -97,11 +76,7 @@ def where(cause: Cause) -> str:
     """The place to look at, in words: "llm-engine, GPU-3"."""
     if cause.kind is CauseKind.TRAFFIC:
         return f"the traffic of {cause.service}" if cause.service else "the traffic"
-    if not cause.resource or cause.resource == cause.service:
-        return cause.service
-    narrower = NARROWER.get(cause.kind, "")
-    known = narrower and cause.resource.startswith(narrower.rstrip() + "-")  # NVML's ids begin with "GPU-"
-    return f"{cause.service}, {'' if known else narrower}{cause.resource}"
+    return place(cause.kind.value, cause.service, cause.resource, cause.services)
 
 
 def new_normal_text(incident: Incident, now_ns: int) -> str:
@@ -117,7 +92,7 @@ def new_normal_text(incident: Incident, now_ns: int) -> str:
         ""
         if lead is None
         else (
-            f": {lead.service} {MEASURES.get(lead.measure, lead.measure)}"
+            f": {lead.service} {SHORT_MEASURES.get(lead.measure, lead.measure)}"
             f" {quantity(lead.before, lead.unit)} → {quantity(lead.after, lead.unit)}"
         )
     )

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from observe.alert.grouping import series
-from observe.alert.telling import MEASURES, quantity
+from observe.alert.telling import quantity
 from observe.settings import AlertSettings
 from observe.types import Impact, Incident, Season, Severity, Shift, State
+from observe.words import SHORT_MEASURES
 
 SECOND_NS = 1_000_000_000
 MAX_SYMPTOMS = 20
@@ -107,7 +108,7 @@ def unusual_text(season: Season) -> str:
 def _levels(season: Season, verb: str = "") -> str:
     shift = season.shift
     low, high = quantity(season.low, shift.unit), quantity(season.high, shift.unit)
-    name = " ".join(filter(None, (shift.service, shift.operation, MEASURES.get(shift.measure, shift.measure))))
+    name = " ".join(filter(None, (shift.service, shift.operation, SHORT_MEASURES.get(shift.measure, shift.measure))))
     return f"{name} {verb}{low}" if low == high else f"{name} {verb}{low} to {high}"
 
 
@@ -119,4 +120,4 @@ def _share(season: Season) -> str:
 
 def _change(shift: Shift) -> str:
     levels = f"{quantity(shift.before, shift.unit)} → {quantity(shift.after, shift.unit)}"
-    return f"{MEASURES.get(shift.measure, shift.measure)} {levels}"
+    return f"{SHORT_MEASURES.get(shift.measure, shift.measure)} {levels}"

@@ -165,6 +165,8 @@ def right(cause: Cause, fault: Fault, hidden: Collection[str] = ()) -> bool:
         return False
     if fault.kind in ("host", "database") and cause.resource == fault.resource:
         return True  # whoever of its users is seen
+    if fault.kind == "release":
+        return _of_release(cause, fault, hidden)
     if fault.service in hidden and fault.kind != "traffic":
         return cause.resource == fault.service
     if fault.kind in ("host", "database"):
@@ -174,7 +176,17 @@ def right(cause: Cause, fault: Fault, hidden: Collection[str] = ()) -> bool:
     return cause.service == fault.service and cause.kind is not CauseKind.TRAFFIC
 
 
+def _of_release(cause: Cause, fault: Fault, hidden: Collection[str]) -> bool:
+    """The version of a service that is hurt; whether all of those are named is asked of the resource. Without their
+    spans the address of one."""
+    seen = fault.services - set(hidden)
+    return cause.service in seen and cause.resource == fault.resource if seen else cause.resource in fault.services
+
+
 def _narrowed(cause: Cause, fault: Fault, hidden: Collection[str]) -> bool:
+    if fault.kind == "release":
+        seen = fault.services - set(hidden)
+        return len(seen) <= 1 or set(cause.services) == seen
     return fault.service in hidden or cause.resource == fault.resource
 
 

@@ -23,6 +23,7 @@ FAULTS = (
     "network",
     "instance",
     "version",
+    "release",
     "gpu",
     "host",
     "timeout",
@@ -95,6 +96,7 @@ class Fault:
     probability: float = 1.0  # that a request is hit
     at_s: float = 600.0
     instances: frozenset[int] = field(default_factory=frozenset)  # those that are hit, where not all are
+    services: frozenset[str] = frozenset()  # that a release hurts, where they are several
 
 
 def random_fleet(rng: np.random.Generator, services: int, *, max_tree: float = 30.0) -> Fleet:
@@ -221,6 +223,8 @@ def random_fault(rng: np.random.Generator, fleet: Fleet, kind: str, at_s: float 
             name = fleet.instances[chosen].name
             return fleet, replace(fault, service=service, resource=name, instances=frozenset({chosen}))
         return _released(fleet, replace(fault, service=service, resource="1.1.0"), chosen)
+    if kind == "release":
+        return _rolled_out(rng, fleet, replace(fault, resource="2.0.0", probability=1.0), heavy)
     if kind == "gpu":
         gpus = [i for i, instance in enumerate(fleet.instances) if instance.gpu]
         chosen = int(rng.choice(gpus))
@@ -258,6 +262,18 @@ def _released(fleet: Fleet, fault: Fault, replaced: int) -> tuple[Fleet, Fault]:
     fresh = Instance(old.name + "-new", old.service, fault.resource, old.host, old.gpu)
     grown = replace(fleet, instances=(*fleet.instances, fresh))
     return grown, replace(fault, instances=frozenset({len(fleet.instances)}), extra_ms=fault.extra_ms)
+
+
+def _rolled_out(rng: np.random.Generator, fleet: Fleet, fault: Fault, heavy: Sequence[str]) -> tuple[Fleet, Fault]:
+    """Some services get one new version on all of their instances; two or three of them are hurt by it."""
+    chosen = rng.permutation(np.array(sorted(heavy)))[: int(rng.integers(3, 6))].tolist()
+    hurt = frozenset(chosen[: int(rng.integers(2, 4))])
+    old = [i for i in fleet.instances if i.service in chosen]
+    fresh = [Instance(f"{i.name}-new", i.service, fault.resource, i.host, i.gpu) for i in old]
+    first = len(fleet.instances)
+    bad = frozenset(first + n for n, i in enumerate(fresh) if i.service in hurt)
+    grown = replace(fleet, instances=(*fleet.instances, *fresh))
+    return grown, replace(fault, service=chosen[0], instances=bad, services=hurt)
 
 
 def _traffic(fleet: Fleet) -> dict[str, float]:

@@ -242,6 +242,11 @@ class Simulation:
     def _instance(self, service: str, start: Floats) -> Ints:
         """The instance that serves each request: any of the service's, a new release taking over from an old one."""
         members = self.fleet.instances_of(service)
+        for fault in self._of("release"):
+            fresh = {i for i in members if self.fleet.instances[i].version == fault.resource}
+            old, new = ([i for i in members if (i in fresh) == late] for late in (False, True))
+            before = self.rng.choice(old, size=len(start))
+            return np.where(start >= fault.at_s * 1000.0, self.rng.choice(new or old, size=len(start)), before)
         for fault in self._of("version"):
             if fault.service != service:
                 continue
@@ -259,7 +264,7 @@ class Simulation:
         for fault in self._of("traffic"):
             busy = self._busy[row] * np.where(start >= fault.at_s * 1000.0, fault.factor, 1.0)
             own = own * (1 - self._busy[row]) / (1 - busy)
-        for fault in self._of("host"):
+        for fault in self._of("host", "release"):
             own = np.where(self._hit(fault, start) & _among(fault, instance), own * fault.factor, own)
         for fault in self._of("latency", "instance", "version", "gpu", "timeout", "storm"):
             if fault.service == service:

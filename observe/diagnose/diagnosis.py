@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from observe.diagnose.narrow import Ground, Place, ground, narrow
 from observe.diagnose.paths import path
 from observe.diagnose.rank import SUSPECTED, Suspect, confidence, suspects
 from observe.diagnose.series import Series, series
+from observe.diagnose.shared import Shared, shared
 from observe.diagnose.symptoms import Symptom, symptoms
 from observe.diagnose.tails import tails
 from observe.frames import Frames
@@ -75,10 +76,12 @@ def _explained(
     given = ground(light, view)
     released = frozenset(n for s in given.releases if (n := view.number(s)) is not None)
     judge = blamer(view, lambda some: tails(frames, view, some), [s.service for s in seen], released)
-    blames = [_shared(s, judge.blame(s), given.hosts, view) for s in seen]
+    alone = [judge.blame(s) for s in seen]
+    together = shared(given, view, seen, alone)
+    blames = [together.moved(s, blame) for s, blame in zip(seen, alone, strict=True)]
     wanted = np.max(blames, axis=0) > SUSPECTED
     wanted[[s.service for s in seen]] = True
-    court = _Court(judge, series(light, judge, wanted), given, settings, context)
+    court = _Court(judge, series(light, judge, wanted), given, together, settings, context)
     found = []
     for group in groups(seen, blames, judge):
         members = [seen[i] for i in group.members]
@@ -88,25 +91,6 @@ def _explained(
     return behind(found)
 
 
-def _shared(symptom: Symptom, blame: Floats, hosts: Mapping[str, tuple[int, ...]], view: Picture) -> Floats:
-    """Blame of services that suffer on one host only moves to one of them, which then stands for the host. Errors that
-    began in only one of them are that one's own."""
-    moved = blame.copy()
-    for numbers in hosts.values():
-        total = moved[list(numbers)].sum()
-        if symptom.aspect == "errors" and moved[list(numbers)].max() >= 0.9 * total:
-            continue
-        moved[list(numbers)] = 0.0
-        moved[_stands_for(numbers, view)] = total
-    return moved
-
-
-def _stands_for(numbers: Sequence[int], view: Picture) -> int:
-    """The service that lost most time on the host."""
-    nodes = view.nodes
-    return max(numbers, key=lambda n: (float(nodes.speed_ms[n] * nodes.requests[1, n]), view.name(n)))
-
-
 @dataclass(frozen=True, slots=True)
 class _Court:
     """What all diagnoses of one look share."""
@@ -114,6 +98,7 @@ class _Court:
     judge: Blamer
     known: Series
     given: Ground
+    together: Shared
     settings: DiagnoseSettings
     context: Sequence[Shift]
 
@@ -134,7 +119,7 @@ class _Court:
         return Diagnosis(
             tuple(s for m in members for s in m.shifts),
             tuple(replace(cause, rank=i + 1) for i, cause in enumerate(causes)),
-            ruled_out(members, named, ranked[most:], judge),
+            ruled_out(members, named, ranked[most:], judge, self._folded(named)),
             felt,
         )
 
@@ -142,17 +127,17 @@ class _Court:
         place, service = self._placed(suspect)
         way = path(service, members, self.judge)
         reasons = [*evidence(suspect, place, members, self.judge), *_quoted(service, self.context)]
-        if place.kind is CauseKind.HOST and (on := self.given.hosts.get(place.resource)):
-            others = ", ".join(self.judge.picture.name(n) for n in on)
-            text = f"{len(on)} services are slow on {place.resource} only: {others}"
-            reasons.insert(0, Evidence("contrast", text, (("services", float(len(on))),)))
+        services = tuple(self.judge.picture.name(n) for n in self.given.hosts.get(place.resource, ()))
+        if place.kind is CauseKind.HOST and services:
+            text = f"{len(services)} services are slow on {place.resource} only: {', '.join(services)}"
+            reasons.insert(0, Evidence("contrast", text, (("services", float(len(services))),)))
         if place.device is not None:
             linked = chain(place.device, way, members, self.given.frames, self.judge.picture)
             reasons = [*reasons[:1], linked, *reasons[1:]] if linked is not None else reasons
         score = confidence(suspect)
         if place.device is not None:
             score = 1 - (1 - score) * (1 - 0.5 * place.device.strength * suspect.share)
-        if place.released is not None and suspect.share >= RELEASED:
+        if (place.released or place.train) is not None and suspect.share >= RELEASED:
             score = 1 - (1 - score) * (1 - RELEASE_STRENGTH)
         return Cause(
             rank=0,
@@ -164,6 +149,7 @@ class _Court:
             path=way,
             evidence=tuple(reasons),
             exemplar_trace_ids=self._exemplars(suspect, service, place),
+            services=place.train.services if place.train else services if place.kind is CauseKind.HOST else (),
         )
 
     def _placed(self, suspect: Suspect) -> tuple[Place, str]:
@@ -179,14 +165,19 @@ class _Court:
             database = view.edges.connection[worst] == "database"
             kind = CauseKind.DATABASE if database else CauseKind.EXTERNAL
             return Place(kind, suspect.name), view.name(int(view.edges.caller[worst]))
-        host = self.given.host_of(suspect.node)
-        if host and not (suspect.errors and suspect.node != _stands_for(self.given.hosts[host], view)):
+        if (train := self.together.trains.get(suspect.node)) is not None:
+            return Place(CauseKind.RELEASE, train.name, train=train), suspect.name
+        if host := self.together.host_of(suspect.node, suspect.errors):
             return Place(CauseKind.HOST, host), suspect.name
         lost = bool(np.any(judge.lost[into]))
         place = narrow(self.given, suspect.name, suspect.errors, lost)
         if place.kind is CauseKind.SERVICE and any(view.edges.connection[i] == "database" for i in into.tolist()):
             place = replace(place, kind=CauseKind.DATABASE)
         return place, suspect.name
+
+    def _folded(self, named: Sequence[Suspect]) -> frozenset[int]:
+        """Services that a named one stands for."""
+        return frozenset[int]().union(*(self.together.beside(s.node) for s in named))
 
     def _exemplars(self, suspect: Suspect, service: str, place: Place) -> tuple[str, ...]:
         view, selfs = self.judge.picture, self.given.frames.selfs

@@ -6,6 +6,7 @@ The same input gives the same text. A sentence whose number only the whole diagn
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,10 +17,12 @@ from observe.diagnose.graph import Floats
 from observe.diagnose.levels import Periods
 from observe.diagnose.narrow import Place
 from observe.diagnose.rank import Suspect
+from observe.diagnose.releases import Release, Train
 from observe.diagnose.resources import Finding
 from observe.diagnose.symptoms import Symptom
 from observe.types import Evidence, Numbers, RuledOut
 
+MAX_NAMES = 4
 MORE, SOME = 1.25, 0.05
 """Calls per request that changed by less than this part and number are the same calls."""
 
@@ -155,16 +158,9 @@ def _accounts(suspect: Suspect, members: Sequence[Symptom], blamer: Blamer) -> l
 
 
 def _place(place: Place, suspect: Suspect, when: Periods) -> list[Evidence]:
-    found = []
+    found = [] if place.train is None else _train(place.train, when)
     if place.released is not None:
-        new = place.released
-        more = f"{percent(new.excess)} more errors" if new.unit == "1" else f"{ms(new.excess)} more time"
-        text = (
-            f"version {new.name} arrived with the trouble: {more} per request than the version before it, over"
-            f" {new.requests:.0f} requests"
-        )
-        asked = Question("release_errors" if new.unit == "1" else "release_ms", when, suspect.name, values=(new.name,))
-        found.append(Evidence("version", text, (("excess", new.excess), ("requests", new.requests)), asked.query))
+        found.append(_release(suspect.name, place.released, when))
     if place.gone is not None:
         gone = place.gone
         text = (
@@ -178,6 +174,31 @@ def _place(place: Place, suspect: Suspect, when: Periods) -> list[Evidence]:
     if place.device is not None:
         found += _device(place.device, when)
     return found
+
+
+def _train(train: Train, when: Periods) -> list[Evidence]:
+    first = min(release.first_seen_ns for _, release in train.releases)
+    within_s = (max(release.first_seen_ns for _, release in train.releases) - first) / 1e9
+    count, well = len(train.releases), len(train.unharmed)
+    came = "at once" if within_s == 0 else f"within {within_s:.0f} s"
+    text = f"{count} services got a new version {came}, and each is worse than with the one before"
+    if well:
+        others = ", ".join(train.unharmed[:MAX_NAMES]) + (f" and {well - MAX_NAMES} more" if well > MAX_NAMES else "")
+        text += f"; not so {others}, which got it too"
+    numbers = ("services", float(count)), ("within_s", within_s), ("unharmed", float(well))
+    each = [_release(service, release, when) for service, release in train.releases[:MAX_NAMES]]
+    each = [replace(e, text=f"{s}: {e.text}") for (s, _), e in zip(train.releases, each, strict=False)]
+    return [Evidence("version", text, numbers), *each]
+
+
+def _release(service: str, new: Release, when: Periods) -> Evidence:
+    more = f"{percent(new.excess)} more errors" if new.unit == "1" else f"{ms(new.excess)} more time"
+    text = (
+        f"version {new.name} arrived with the trouble: {more} per request than the version before it, over"
+        f" {new.requests:.0f} requests"
+    )
+    asked = Question("release_errors" if new.unit == "1" else "release_ms", when, service, values=(new.name,))
+    return Evidence("version", text, (("excess", new.excess), ("requests", new.requests)), asked.query)
 
 
 def _device(device: Finding, when: Periods) -> list[Evidence]:
@@ -225,15 +246,20 @@ def _order(suspect: Suspect) -> list[Evidence]:
 
 
 def ruled_out(
-    members: Sequence[Symptom], named: Sequence[Suspect], others: Sequence[Suspect], blamer: Blamer
+    members: Sequence[Symptom],
+    named: Sequence[Suspect],
+    others: Sequence[Suspect],
+    blamer: Blamer,
+    folded: frozenset[int] = frozenset(),
 ) -> tuple[RuledOut, ...]:
-    """Services that show a symptom, and suspects that were dropped, with the number that speaks for them."""
+    """Services that show a symptom, and suspects that were dropped, with the number that speaks for them; `folded` ones
+    are part of a cause that is named."""
     picture = blamer.picture
     blamed = {s.node for s in named}
     candidates = {m.service for m in members} | {s.node for s in others if s.node < len(picture.services)}
     late = {s.node: s for s in others if s.onset_ns is not None and s.onset_ns - s.symptom_onset_ns >= 30 * 10**9}
     found = []
-    for node in sorted(candidates - blamed):
+    for node in sorted(candidates - blamed - folded):
         nodes = picture.nodes
         before, after = float(nodes.self_ms[0, node]), float(nodes.self_ms[1, node])
         numbers, query = _both((before, after)), Question("self_time_ms", picture.periods, picture.name(node)).query

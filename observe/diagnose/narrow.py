@@ -11,7 +11,7 @@ import polars as pl
 from observe.diagnose.contrast import MIN_REQUESTS, Contrast, Of, contrast, lazy_rows, sick_hosts
 from observe.diagnose.graph import ENTRY_KINDS, Picture
 from observe.diagnose.levels import Periods
-from observe.diagnose.releases import Release, releases
+from observe.diagnose.releases import Release, Train, fresh, releases
 from observe.diagnose.resources import Finding, findings
 from observe.frames import Frames
 from observe.types import CauseKind
@@ -40,6 +40,7 @@ class Place:
     released: Release | None = None
     device: Finding | None = None
     gone: Gone | None = None
+    train: Train | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,13 @@ class Ground:
     frames: Frames
     picture: Picture
     rows: Mapping[Of, pl.DataFrame]  # of all services, from `rows_of`
-    releases: Mapping[str, Release]  # per service
+    releases: Mapping[str, Release]  # per service, the bad ones
+    arrived: Mapping[str, str]  # service → the version that came with the trouble, bad or not
     hosts: Mapping[str, tuple[int, ...]]  # host → numbers of the services that suffer on it alone
 
     def rows_of(self, service: str, of: Of) -> pl.DataFrame:
         """Those of one service: few are asked for."""
         return self.rows[of].filter(pl.col("service") == service)
-
-    def host_of(self, node: int) -> str:
-        """The sick host that a service stands for, else ""."""
-        return next((host for host, numbers in self.hosts.items() if node in numbers), "")
 
 
 def ground(frames: Frames, picture: Picture) -> Ground:
@@ -66,13 +64,14 @@ def ground(frames: Frames, picture: Picture) -> Ground:
     when = picture.periods
     wanted: tuple[Of, ...] = ("self", "errors")
     time, errors = pl.collect_all([lazy_rows(frames.selfs, picture.services, when, of) for of in wanted])
-    bad = releases(time, "self", when.after_from_ns) | releases(errors, "errors", when.after_from_ns)
+    arrived = fresh(time, when.after_from_ns)
+    bad = releases(time, "self", arrived) | releases(errors, "errors", arrived)
     hosts = {
         host: numbers
         for host, services in sick_hosts(time, bad).items()
         if len(numbers := tuple(n for s in services if (n := picture.number(s)) is not None)) >= 2
     }
-    return Ground(frames, picture, {"self": time, "errors": errors}, bad, hosts)
+    return Ground(frames, picture, {"self": time, "errors": errors}, bad, arrived, hosts)
 
 
 def narrow(given: Ground, service: str, errors: bool, lost: bool) -> Place:

@@ -16,7 +16,7 @@ from observe.diagnose.attribution import latency, reach
 from observe.diagnose.contrast import contrast, rows_of, sick_hosts
 from observe.diagnose.graph import _standardized, picture, service_graph
 from observe.diagnose.levels import Periods, levels, periods
-from observe.diagnose.releases import releases
+from observe.diagnose.releases import fresh, releases
 from observe.diagnose.resources import findings
 from observe.diagnose.series import step
 from observe.frames import EDGE_WINDOWS, GAUGE_WINDOWS, SELF_WINDOWS, SERVICE_WINDOWS, Frames
@@ -226,10 +226,14 @@ def test_a_single_instance_cannot_be_told_from_its_service():
     assert contrast(rows, "instance", "self") is None
 
 
+def bad_releases(rows):
+    return releases(rows, "self", fresh(rows, ONSET))
+
+
 def test_a_release_that_replaced_all_is_compared_with_the_past():
     old = self_rows("s", 10, 10, version="1").filter(pl.col("window_start_ns") < ONSET)
     new = self_rows("s", 10, 40, version="2").filter(pl.col("window_start_ns") >= ONSET)
-    found = releases(rows_of(pl.concat([old, new]), ["s"], WHEN, "self"), "self", ONSET)
+    found = bad_releases(rows_of(pl.concat([old, new]), ["s"], WHEN, "self"))
     assert [(service, r.name, r.unit) for service, r in found.items()] == [("s", "2", "ms")]
     assert found["s"].excess == pytest.approx(30, rel=0.02)
 
@@ -282,7 +286,7 @@ def test_a_bad_release_is_named_whether_or_not_the_old_version_still_serves(roll
     old = self_rows("s", 10, 12, version="1", instance="s-1")
     new = self_rows("s", 10, 40, version="2", instance="s-2", requests=30).filter(after)
     rows = rows_of(pl.concat([old.filter(before) if rollover == "complete" else old, new]), ["s"], WHEN, "self")
-    assert releases(rows, "self", ONSET)["s"].name == "2"
+    assert bad_releases(rows)["s"].name == "2"
 
 
 def test_a_release_that_is_no_worse_than_the_old_version_is_not_accused():
@@ -291,7 +295,14 @@ def test_a_release_that_is_no_worse_than_the_old_version_is_not_accused():
     fine = self_rows("t", 10, 10, version="2").filter(pl.col("window_start_ns") >= ONSET)
     older = self_rows("t", 10, 10, version="1").filter(pl.col("window_start_ns") < ONSET)
     rows = rows_of(pl.concat([old, new, older, fine]), ["s", "t"], WHEN, "self")
-    assert releases(rows, "self", ONSET) == {}
+    assert bad_releases(rows) == {}
+
+
+def test_the_last_slow_requests_of_the_old_version_speak_for_nobody():
+    old = self_rows("s", 20, 20, windows=30, version="1")
+    last = self_rows("s", 20, 400, windows=31, requests=2, version="1")[30:]
+    new = self_rows("s", 20, 120, version="2")[30:]
+    assert bad_releases(rows_of(pl.concat([old, last, new]), ["s"], WHEN, "self"))["s"].name == "2"
 
 
 def test_a_host_is_not_named_for_services_whose_release_explains_their_trouble():

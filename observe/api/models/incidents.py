@@ -44,6 +44,9 @@ class CauseItem(Answer):
     path: list[str] = Field(description="services from the symptom to the cause")
     evidence: list[EvidenceItem]
     exemplar_trace_ids: list[str]
+    services: list[str] = Field(
+        description="those that it lies in, the worst first, where they are several: a host, a release"
+    )
 
 
 class RuledOutItem(Answer):
