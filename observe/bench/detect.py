@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import orjson
 import polars as pl
 
 from observe.bench import nab
+from observe.bench.tables import by_case, listed, table, text_of
 from observe.detect.statistics import Floats, Ints
 from observe.detect.streaming import QUIET, surprises, told
-from observe.errors import BadRecord, Misconfigured
+from observe.errors import Misconfigured
 from observe.types import Json
 
 COLUMNS = {"case": pl.String, "time_s": pl.Float64, "value": pl.Float64}
@@ -31,6 +31,7 @@ class Labelled:
     time_s: Floats
     value: Floats
     windows_s: tuple[tuple[float, float], ...]
+    error: str = ""  # what is wrong with the case: it says nothing then
 
 
 Method = Callable[[Labelled], Ints]
@@ -39,38 +40,24 @@ Method = Callable[[Labelled], Ints]
 
 def series(folder: Path) -> Iterator[Labelled]:
     """In the order of the folder's list. Raises Misconfigured where the folder is no such set."""
-    if not (folder / "cases.json").is_file() or not (folder / "metrics.parquet").is_file():
-        raise Misconfigured(f"--data {folder}: cases.json and metrics.parquet are expected in it")
-    table = pl.read_parquet(folder / "metrics.parquet")
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise Misconfigured(f"--data {folder}: metrics.parquet has no column {', '.join(missing)}")
-    if table.schema["time_s"].is_temporal():
-        table = table.with_columns(pl.col("time_s").dt.epoch("us") / 1e6)
-    try:
-        rows = table.select(pl.col(name).cast(kind) for name, kind in COLUMNS.items())
-    except pl.exceptions.PolarsError as error:
-        raise Misconfigured(f"--data {folder}: metrics.parquet: {error}") from error
-    rows = rows.filter(pl.col("time_s").is_finite()).sort("time_s", maintain_order=True)
-    parts = rows.partition_by("case", as_dict=True)
-    for entry in _listed(folder):
+    entries = listed(folder)
+    rows = table(folder, "metrics", COLUMNS, {text_of(entry, "case") for entry in entries}, gaps=True)
+    if rows is None:
+        raise Misconfigured(f"--data {folder}: metrics.parquet is expected in it")
+    rows = rows.sort("time_s", maintain_order=True)
+    parts = by_case(rows)
+    for number, entry in enumerate(entries, 1):
+        name = text_of(entry, "case")
+        part = parts.get(name, rows.drop("case").clear())
+        error = "" if name else "the case has no `case`, its name"
+        windows: tuple[tuple[float, float], ...] = ()
         try:
-            name = str(entry["case"])
             windows = tuple((float(start), float(end)) for start, end in entry["windows_s"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadRecord(f"a case without `case` or `windows_s`: {entry!r:.200}") from error
-        part = parts.get((name,), rows.clear())
+        except (KeyError, TypeError, ValueError):
+            error = error or "`windows_s` is no list of [start, end] in seconds"
+        error = error or ("" if part.height else "no rows in metrics.parquet")
         value = part["value"].fill_null(float("nan"))
-        yield Labelled(name, part["time_s"].to_numpy(), value.to_numpy(), windows)
-
-
-def _listed(folder: Path) -> list[Json]:
-    try:
-        entries = orjson.loads((folder / "cases.json").read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise BadRecord(f"--data {folder}: cases.json: {error}") from error
-    if not isinstance(entries, list):
-        raise BadRecord(f"--data {folder}: cases.json: a list is expected")
-    return entries
+        yield Labelled(name or f"(case {number})", part["time_s"].to_numpy(), value.to_numpy(), windows, error)
 
 
 def detect_data(folder: Path, progress: Callable[[int], None] = lambda done: None) -> Json:
@@ -127,6 +114,7 @@ def _one(case: Labelled) -> tuple[Json, nab.Score]:
         "nab": _rounded(score.normalised),
         "nab_points": round(score.points, 4),
         "seconds": round(seconds, 4),
+        "error": case.error,
     }
     return entry, score
 
@@ -198,6 +186,7 @@ def text(result: Json) -> str:
         return "\n".join("  ".join(f"{key} {value}" for key, value in tick.items()) for tick in result["ticks"])
     lines = [
         f"{entry['case']:60} {entry['found']}/{entry['windows']} found  {entry['false_alarms']:3} false alarms"
+        + (f"  ! {entry['error']}" if entry["error"] else "")
         for entry in result["cases"]
     ]
     for method, score in result["scores"].items():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from observe.diagnose.offline import Case, Ranked, rank
 from observe.diagnose.offline.floor import largest_shift
 from observe.errors import Misconfigured
 from observe.types import Json
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +46,7 @@ def diagnose(
 
     `pipeline`: through store, windows, detection and the live diagnosis; what is not named by an incident is not
     ranked. Raises Misconfigured where no case is left."""
-    given = [one for one in cases(folder) if not chosen or any(fnmatchcase(one.name, name) for name in chosen)]
+    given = list(cases(folder, chosen))
     if not given and chosen:
         raise Misconfigured(f"--data {folder}: no such case")
     if not pipeline:
@@ -61,7 +64,8 @@ def scored(
     ranker: Ranker = _offline,
 ) -> Json:
     """Ranks the services of every case. `cases`: one entry each; `scores`: per method, overall and by fault; `metrics`:
-    whether the metric named beside the service is right; `resources`: service and metric together, ranked."""
+    whether the metric named beside the service is right; `resources`: service and metric together, ranked. A case that
+    cannot be ranked says why in `error` and is a miss of every method."""
     found = []
     places: dict[str, list[float]] = {"observe": [], "largest_shift": [], "random": []}
     faults = []
@@ -73,10 +77,11 @@ def scored(
             continue
         faults.append(labelled.fault)
         places["observe"].append(_place(entry["ranked"], labelled.truth))
-        if "asked" in entry:
-            places.setdefault("asked", []).append(_place(entry["asked"], labelled.truth))
-        places["largest_shift"].append(_place(largest_shift(labelled.case), labelled.truth))
-        places["random"].append(services)
+        if any("asked" in one for one in found):
+            places.setdefault("asked", [0.0] * (len(faults) - 1)).append(_place(entry.get("asked", []), labelled.truth))
+        floor = [] if entry["error"] else largest_shift(labelled.case)
+        places["largest_shift"].append(_place(floor, labelled.truth))
+        places["random"].append(services or math.inf)
     methods = {
         "observe": _hits(places["observe"]),
         **({"asked": _hits(places["asked"])} if "asked" in places else {}),
@@ -96,7 +101,7 @@ def scored(
 
 def _one(labelled: Labelled, ranker: Ranker) -> tuple[Json, int]:
     began = time.perf_counter()
-    ranked, told = ranker(labelled.case)
+    ranked, told, error = _ranked(labelled, ranker)
     seconds = time.perf_counter() - began
     entry: Json = {
         "case": labelled.name,
@@ -111,8 +116,22 @@ def _one(labelled: Labelled, ranker: Ranker) -> tuple[Json, int]:
         "scores": [round(score, 4) for score in ranked.score],
         "evidence": {kind: round(values[0], 4) for kind, values in ranked.evidence.items() if values},
         "seconds": round(seconds, 4),
+        "error": error,
+        "notes": list(labelled.notes),
     }
-    return entry | told, len(labelled.case.services())
+    return entry | told, 0 if error else len(labelled.case.services())
+
+
+def _ranked(labelled: Labelled, ranker: Ranker) -> tuple[Ranked, Json, str]:
+    """No services, and why, where a case cannot be ranked."""
+    error = labelled.error
+    if not error:
+        try:
+            return *ranker(labelled.case), ""
+        except Exception as failed:  # whatever it is: the others are to be scored
+            log.warning("%s cannot be ranked", labelled.name, exc_info=True)
+            error = f"{type(failed).__name__}: {failed}"
+    return Ranked([], [], [], [], {}), {}, error
 
 
 def _metrics(found: Sequence[Json]) -> Json:
@@ -191,6 +210,8 @@ def text(result: Json) -> str:
     lines = [
         f"{entry['case']:60} {entry['fault']:18} {entry['place'] or '-':>3}  {', '.join(entry['ranked'][:3])}"
         + (f"  | asked: {', '.join(entry['asked'][:3])}" if "asked" in entry else "")
+        + (f"  ! {entry['error']}" if entry["error"] else "")
+        + "".join(f"  ({note})" for note in entry["notes"])
         for entry in result["cases"]
     ]
     for method, scores in result["scores"].items():

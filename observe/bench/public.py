@@ -1,20 +1,22 @@
 """Labelled root-cause cases from a folder: `cases.json`, `metrics.parquet`, maybe `spans.parquet` and `graph.csv`.
 
-The format is described in docs/benchmarks.md.
+The format is described in docs/benchmarks.md. One bad case does not end the others: it says what is wrong with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-import orjson
 import polars as pl
 
+from observe.bench.tables import by_case, listed, table, text_of, texts_of
 from observe.diagnose.offline import Case
 from observe.diagnose.offline.case import EDGE_COLUMNS, METRIC_COLUMNS, SPAN_COLUMNS
-from observe.errors import BadRecord, Misconfigured
+from observe.errors import Misconfigured
 from observe.types import Json
 
 EVERY_CASE = "*"
@@ -30,66 +32,102 @@ class Labelled:
     truth: str
     metrics: tuple[str, ...]  # acceptable names of the metric that shows the cause; may be empty
     case: Case
+    error: str = ""  # why it cannot be ranked
+    notes: tuple[str, ...] = ()  # what makes it harder than it should be
 
 
-def cases(folder: Path) -> Iterator[Labelled]:
-    """In the order of the folder's list. Raises Misconfigured where the folder is no such set, BadRecord for a case
-    that lacks what every case must have."""
-    if not (folder / "cases.json").is_file() or not (folder / "metrics.parquet").is_file():
-        raise Misconfigured(f"--data {folder}: cases.json and metrics.parquet are expected in it")
-    metrics = _by_case(folder / "metrics.parquet", METRIC_COLUMNS, [])
-    spans = _by_case(folder / "spans.parquet", SPAN_COLUMNS, ["phase"])
-    graph = _graph(folder / "graph.csv")
-    for entry in orjson.loads((folder / "cases.json").read_bytes()):
-        yield _labelled(entry, metrics, spans, graph)
+@dataclass(frozen=True, slots=True)
+class _Set:
+    metrics: dict[str, pl.DataFrame]
+    spans: dict[str, pl.DataFrame]
+    graph: pl.DataFrame
 
 
-def _labelled(
-    entry: Json, metrics: dict[str, pl.DataFrame], spans: dict[str, pl.DataFrame], graph: pl.DataFrame
-) -> Labelled:
+def cases(folder: Path, chosen: Sequence[str] = ()) -> Iterator[Labelled]:
+    """In the order of the folder's list; those whose names match one of the shell patterns, where any are given.
+    Raises Misconfigured where the folder is no such set."""
+    entries = [
+        entry
+        for entry in listed(folder)
+        if not chosen or any(fnmatchcase(text_of(entry, "case"), pattern) for pattern in chosen)
+    ]
+    names = {text_of(entry, "case") for entry in entries}
+    metrics = table(folder, "metrics", {"case": pl.String, **METRIC_COLUMNS}, names)
+    spans = table(folder, "spans", {"case": pl.String, "phase": pl.String, **SPAN_COLUMNS}, {EVERY_CASE, *names})
+    if metrics is None and spans is None:
+        raise Misconfigured(f"--data {folder}: metrics.parquet or spans.parquet is expected in it")
+    given = _Set(by_case(metrics), by_case(spans), _graph(folder))
+    del metrics, spans
+    for number, entry in enumerate(entries, 1):
+        yield _labelled(entry, given, number)
+
+
+def _labelled(entry: Json, given: _Set, number: int) -> Labelled:
+    name = text_of(entry, "case")
+    error = "" if name else "the case has no `case`, its name"
     try:
-        name, inject_at_s = str(entry["case"]), float(entry["inject_at_s"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadRecord(f"a case without `case` or `inject_at_s`: {entry!r:.200}") from error
-    truth, symptom = entry.get("truth") or {}, entry.get("symptom") or {}
-    before = pl.concat([_phase(spans, EVERY_CASE, "normal"), _phase(spans, name, "normal")])
+        inject_at_s = float(text_of(entry, "inject_at_s"))
+    except ValueError:
+        inject_at_s = math.nan
+    if not error and not math.isfinite(inject_at_s):
+        error = f"`inject_at_s` is no time: {text_of(entry, 'inject_at_s')[:80]!r}"
+    every = _phase(given, EVERY_CASE, "normal")
     case = Case(
         inject_at_s,
-        metrics.get(name, pl.DataFrame(schema=METRIC_COLUMNS)),
-        before,
-        _phase(spans, name, "abnormal"),
-        graph.filter(pl.col("system") == str(entry.get("system", ""))).drop("system"),
-        str(symptom.get("service") or ""),
-        str(symptom.get("metric") or ""),
+        given.metrics.get(name, pl.DataFrame(schema=METRIC_COLUMNS)),
+        pl.concat([every, _phase(given, name, "normal")]),
+        _phase(given, name, "abnormal"),
+        _calls(given.graph, text_of(entry, "system")),
+        text_of(entry, "symptom", "service"),
+        text_of(entry, "symptom", "metric"),
     )
+    if not error and case.metrics.is_empty() and case.spans_after.is_empty():
+        error = "no metrics, and no spans of the fault"
     return Labelled(
-        name,
-        str(entry.get("fault") or "unknown"),
-        str(truth.get("service") or ""),
-        tuple(map(str, truth.get("metrics") or ())),
+        name or f"(case {number})",
+        text_of(entry, "fault") or "unknown",
+        text_of(entry, "truth", "service"),
+        texts_of(entry, "truth", "metrics"),
         case,
+        error,
+        () if error else _notes(case),
     )
 
 
-def _by_case(file: Path, columns: dict[str, type[pl.DataType]], more: list[str]) -> dict[str, pl.DataFrame]:
-    if not file.is_file():
-        return {}
-    table = pl.read_parquet(file).select(
-        pl.col("case", *more).cast(pl.String), *(pl.col(name).cast(kind) for name, kind in columns.items())
-    )
-    parts = table.partition_by("case", as_dict=True, include_key=False)
-    return {str(key[0]): part for key, part in parts.items()}
+def _notes(case: Case) -> tuple[str, ...]:
+    found = []
+    if case.metrics.height:
+        before = int((case.metrics["time_s"] < case.inject_at_s).sum())
+        for rows, when in ((before, "before"), (case.metrics.height - before, "after")):
+            if not rows:
+                found.append(f"all metrics lie {'after' if when == 'before' else 'before'} `inject_at_s`")
+    if case.spans_after.height and case.spans_before.is_empty():
+        found.append("no fault-free spans")
+    if case.symptom_service and case.symptom_service not in case.services():
+        found.append(f"nothing is known of the symptom's service {case.symptom_service!r}")
+    return tuple(found)
 
 
-def _phase(spans: dict[str, pl.DataFrame], case: str, phase: str) -> pl.DataFrame:
-    found = spans.get(case)
+def _phase(given: _Set, case: str, phase: str) -> pl.DataFrame:
+    found = given.spans.get(case)
     if found is None:
         return pl.DataFrame(schema=SPAN_COLUMNS)
     return found.filter(pl.col("phase") == phase).drop("phase")
 
 
-def _graph(file: Path) -> pl.DataFrame:
+def _graph(folder: Path) -> pl.DataFrame:
+    """`system`, `caller`, `callee`; without systems it is the graph of every case."""
     columns = {"system": pl.String, **EDGE_COLUMNS}
-    if not file.is_file():
-        return pl.DataFrame(schema=columns)
-    return pl.read_csv(file, schema_overrides=columns).select(list(columns))
+    try:
+        found = table(folder, "graph", columns)
+    except Misconfigured:
+        found = table(folder, "graph", EDGE_COLUMNS)
+        found = None if found is None else found.select(pl.lit("").alias("system"), *EDGE_COLUMNS)
+    return pl.DataFrame(schema=columns) if found is None else found
+
+
+def _calls(graph: pl.DataFrame, system: str) -> pl.DataFrame:
+    """Of one system; where the case or the graph names none, or both know one only, there is no other to mean."""
+    systems = graph["system"].unique().to_list()
+    mine = graph if systems == [""] or (not system and len(systems) == 1) else graph.filter(pl.col("system") == system)
+    return mine.select(list(EDGE_COLUMNS))

@@ -210,8 +210,8 @@ def test_what_is_no_such_folder_is_refused(tmp_path, folder):
     with pytest.raises(Misconfigured, match=r"cases\.json"):
         list(detect.series(tmp_path / "elsewhere"))
     (folder / "cases.json").write_bytes(orjson.dumps([{"case": "shifted.csv"}]))
-    with pytest.raises(BadRecord, match="windows_s"):
-        list(detect.series(folder))
+    (wrong,) = detect.detect_data(folder)["cases"]
+    assert "windows_s" in wrong["error"]
     pl.DataFrame({"case": ["shifted.csv"], "value": [1.0]}).write_parquet(folder / "metrics.parquet")
     with pytest.raises(Misconfigured, match="time_s"):
         list(detect.series(folder))
@@ -277,6 +277,7 @@ def test_folders_of_the_format_may_hold_anything(tmp_path):
     assert found['odd name ü,"x"/y']["found"] == 1
     for name in ("constant", "nothing but NaN", "huge", "short", "absent"):
         assert found[name]["detections"] == []
+    assert [name for name, entry in found.items() if entry["error"]] == ["absent"]
     assert orjson.loads(orjson.dumps(result)) == result
 
 
@@ -291,6 +292,7 @@ def test_times_may_be_dates_and_what_is_no_set_is_said(tmp_path):
         (tmp_path / "cases.json").write_bytes(text)
         with pytest.raises(BadRecord, match=r"cases\.json"):
             list(detect.series(tmp_path))
+    (tmp_path / "cases.json").write_bytes(orjson.dumps([{"case": "a", "windows_s": []}]))
     frame.with_columns(time_s=pl.lit("noon")).write_parquet(tmp_path / "metrics.parquet")
     with pytest.raises(Misconfigured, match=r"metrics\.parquet"):
         list(detect.series(tmp_path))

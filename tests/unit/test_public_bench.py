@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from observe.bench import diagnose, public
 from observe.cli import cli
-from observe.errors import BadRecord, Misconfigured
+from observe.errors import Misconfigured
 from tests.unit.public_parts import CALLS, INJECT_S, graph, metrics, spans
 
 
@@ -63,9 +63,77 @@ def test_a_folder_without_cases_is_refused(tmp_path):
         list(public.cases(tmp_path))
 
 
-def test_a_case_without_a_time_is_refused(folder):
-    (folder / "cases.json").write_bytes(orjson.dumps([{"case": "one"}]))
-    with pytest.raises(BadRecord, match="inject_at_s"):
+def test_a_case_that_cannot_be_ranked_says_why_and_the_others_are_scored(folder):
+    good, other = orjson.loads((folder / "cases.json").read_bytes())
+    odd = [
+        {"case": "one"},
+        {"case": "one", "inject_at_s": "noon"},
+        {"inject_at_s": 1},
+        {"case": "empty", "inject_at_s": INJECT_S, "truth": {"service": "cart"}},
+        "no object",
+        good | {"symptom": "front", "truth": {"service": "cart", "metrics": "cpu"}},
+        other | {"inject_at_s": 1e9, "symptom": {"service": "elsewhere"}},
+    ]
+    (folder / "cases.json").write_bytes(orjson.dumps(odd))
+    result = diagnose.diagnose(folder)
+    errors = [case["error"] for case in result["cases"]]
+    for error, word in zip(errors, ("inject_at_s", "noon", "its name", "no metrics", "its name", "", ""), strict=True):
+        assert word in error
+        assert bool(word) == bool(error)
+    assert [case["place"] for case in result["cases"][3:6]] == [None, None, 1]
+    assert result["cases"][5]["metric_right"] is True
+    assert [len(case["notes"]) for case in result["cases"]] == [0, 0, 0, 0, 0, 0, 2]
+    assert result["scores"]["observe"]["overall"]["cases"] == 3
+    assert result["scores"]["random"]["overall"]["ac@1"]["value"] == pytest.approx(2 * 0.2 / 3, abs=1e-3)
+    assert "no spans of the fault" in diagnose.text(result)
+
+
+def test_a_method_that_fails_misses_that_case_only(folder):
+    def fails(case):
+        if case.symptom_service:
+            raise ZeroDivisionError("by nothing")
+        return diagnose._offline(case)[0], {"asked": ["cart"]}
+
+    result = diagnose.scored("set", public.cases(folder), ranker=fails)
+    assert [case["error"] for case in result["cases"]] == ["", "ZeroDivisionError: by nothing"]
+    assert [result["scores"][by]["overall"]["ac@1"]["value"] for by in ("observe", "asked")] == [0.5, 0.5]
+
+
+def test_tables_may_be_of_other_types_and_separators(folder):
+    expected = diagnose.diagnose(folder)
+    table = pl.read_parquet(folder / "metrics.parquet")
+    gaps = pl.DataFrame({"time_s": [1.0, None, 2.0], "service": ["cart", "cart", None], "metric": "cpu",
+                         "value": [None, 1.0, float("nan")], "case": "one"}, schema=table.schema)  # fmt: skip
+    mixed = pl.concat([table, gaps]).sample(fraction=1.0, shuffle=True, seed=1)
+    (folder / "metrics.parquet").unlink()
+    mixed.with_columns(more=pl.lit(1)).write_csv(folder / "metrics.csv", separator=";")
+    recorded = pl.read_parquet(folder / "spans.parquet")
+    hexes = [pl.col(name).bin.encode("hex") for name in ("trace_id", "span_id", "parent_span_id")]
+    dated = pl.from_epoch("start_us", time_unit="us")
+    recorded.with_columns(*hexes, dated, pl.duration(microseconds="duration_us").alias("duration_us")).write_parquet(
+        folder / "spans.parquet"
+    )
+    (folder / "graph.csv").write_text((folder / "graph.csv").read_text().replace(",", "\t"))
+    found = diagnose.diagnose(folder)
+    assert [case["scores"] for case in found["cases"]] == [case["scores"] for case in expected["cases"]]
+
+
+def test_a_graph_without_systems_is_that_of_every_case(folder):
+    graph().write_csv(folder / "graph.csv")
+    assert [one.case.graph.height for one in public.cases(folder)] == [graph().height] * 2
+
+
+@pytest.mark.parametrize(("column", "value"), [("time_s", "noon"), ("value", "much")])
+def test_a_table_of_which_nothing_can_be_read_is_refused_by_its_name(folder, column, value):
+    table = pl.read_parquet(folder / "metrics.parquet")
+    table.with_columns(pl.lit(value).alias(column)).write_parquet(folder / "metrics.parquet")
+    with pytest.raises(Misconfigured, match=column):
+        list(public.cases(folder))
+    table.drop(column).write_parquet(folder / "metrics.parquet")
+    with pytest.raises(Misconfigured, match=f"no column {column}"):
+        list(public.cases(folder))
+    (folder / "metrics.parquet").write_bytes(b"no such thing")
+    with pytest.raises(Misconfigured, match=r"metrics\.parquet"):
         list(public.cases(folder))
 
 
