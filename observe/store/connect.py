@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAX_CLIENTS = 8
 """Statements that run at once; further callers wait."""
+RINSES = 3
+"""Tries after which a connection is given up."""
 
 CHDB_OPTIONS: Mapping[str, int] = {
     # Engine defaults assume a server that owns the machine.
@@ -145,8 +147,9 @@ class Pool:
                 if client is None:
                     client = self._connect()
                 yield client
-        except Unavailable:
-            if client is not None and not self.target.path:
+        except BaseException as error:
+            usable = _rinsed(client) if self.target.path else not isinstance(error, Unavailable)
+            if client is not None and not usable:
                 with suppress(Exception):
                     client.close()
                 client = None
@@ -197,6 +200,19 @@ class Pool:
                     f"in this one. One process owns a folder; the others ask its API ({error})"
                 ) from error
             raise
+
+
+def _rinsed(client: Client | None) -> bool:
+    """Whether the next answer of this chDB connection will be its own.
+
+    What a statement had answered before it failed (out of time or memory, an exception half way) stays in the
+    connection's buffer and would come before the next answer: as its rows, if only the first table is read.
+    """
+    if client is None:
+        return False
+    with suppress(Exception):
+        return any(client.raw_query("SELECT 1", fmt="TSV") == b"1\n" for _ in range(RINSES))
+    return False
 
 
 def quoted(name: str) -> str:

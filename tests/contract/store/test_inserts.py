@@ -37,6 +37,21 @@ def test_migrating_twice_changes_nothing(store: ClickHouseStore) -> None:
     assert store.query(written).equals(before)
 
 
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "SELECT number, throwIf(number = 3000000) FROM numbers(4000000)",
+        "SELECT groupArray(number) FROM numbers(100000000) SETTINGS max_memory_usage = 10000000",
+        "SELECT count() FROM numbers(1000000000000) SETTINGS max_execution_time = 0.1",
+    ],
+)
+def test_a_question_that_fails_leaves_nothing_for_the_next(store: ClickHouseStore, fails: str) -> None:
+    for number in range(2):
+        with pytest.raises(Exception, match="DB::Exception"):
+            store.query(fails)
+        assert store.query(f"SELECT {number} AS next").rows() == [(number,)]
+
+
 def test_the_same_batch_twice_is_stored_once(store: ClickHouseStore, place: int, base_ns: int) -> None:
     spans = [Span(f"twice-{place}", start_ms=i * 30_000) for i in range(5)]
     for _ in range(2):
