@@ -28,12 +28,19 @@ from observe.types import WINDOW_NS, Interval, Json, Shift
 LOWEST, HIGHEST = -32, 288  # 0.25 ms … 4.4 min
 WIDTH, MIDDLE = 420, 180  # buckets of a service's own table, and which of them is its median
 NEVER = 1e-8  # share below which a bucket is empty
+LIKELY = 0.02  # expected requests from which on a bucket is drawn by itself
 DENSE = 100.0  # expected requests from which on buckets are drawn instead of requests
 HOUR = 360  # windows
 DAY_S = 86_400.0
 KEEP_FIRING = 6  # windows after which an episode is over
 PENDING = 1  # windows that a shift must have been seen before, to fire
+HICCUP, FAILING, RELEASE = 1, 2, 4
+UPSETS = {HICCUP: "slow", FAILING: "failing", RELEASE: "release"}
+UPSET_OF = {"error_ratio": {"failing", "release"}, "requests_per_s": set[str]()}  # else slow ones and releases
+RECENT = 24  # windows that the longest range looks back
 FLEET = 100  # services of the fleet that each is taken to belong to: the more, the stricter a look
+
+NO_MORE = (shapes.empty().selfs, shapes.empty().edges, shapes.empty().gauges)
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +82,7 @@ class Fleet:
         self._state = self._rng.normal(size=n)
         self._shared = float(self._rng.normal())
         self._hour = 0
+        self._upsets: list[NDArray[np.uint8]] = []
         self._usual, self._late = self._tables()
         self.names = [f"service-{i:05d}" for i in range(n)]
 
@@ -93,6 +101,7 @@ class Fleet:
         hiccup = rng.random(shape) < u.hiccups_per_h * share
         failing = rng.random(shape) < u.error_hiccups_per_h * share
         release = rng.random(shape) < u.releases_per_day * WINDOW_S / DAY_S
+        self._upsets.append((HICCUP * hiccup + FAILING * failing + RELEASE * release).astype(np.uint8))
         steps = np.cumsum(release * rng.uniform(-0.1, 0.1, shape), axis=0)
         level += steps
         self._median = self._median + steps[-1]
@@ -102,6 +111,12 @@ class Fleet:
         frame = self._frame(requests, rng.binomial(requests, error), entries)
         self._hour += 1
         return frame
+
+    def upsets(self, service: int, before: int, windows: int) -> list[list[str]]:
+        """What was put into the last `windows` windows of a service before the one numbered `before`, oldest first."""
+        numbers = range(max(0, before - windows), before)
+        marks = [int(self._upsets[number // HOUR][number % HOUR, service]) for number in numbers]
+        return [[name for bit, name in UPSETS.items() if mark & bit] for mark in marks]
 
     def _uniform(self, bounds: tuple[float, float]) -> Floats:
         return self._rng.uniform(*bounds, self.services)
@@ -196,12 +211,38 @@ def _drawn(
     column = np.searchsorted(ladder, of + rng.random(len(row)), side="left") - of * table.shape[1]
     rows, columns, counts = [row], [np.clip(column, 0, table.shape[1] - 1)], [np.ones(len(row), np.int64)]
     for part in np.array_split(np.flatnonzero(~few), max(1, int((~few).sum()) // 5_000)):
-        cube = rng.poisson(flat[part, None] * table[service[part]])
-        at, where = np.nonzero(cube)
+        at, where, many = _by_bucket(flat[part], table, service[part], rng)
         rows.append(part[at])
         columns.append(where)
-        counts.append(cube[at, where])
+        counts.append(many)
     return np.concatenate(rows), np.concatenate(columns), np.concatenate(counts)
+
+
+def _by_bucket(
+    expected: Floats, table: Floats, of: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Poisson counts of the buckets where any are likely; of the others together, each put where chance has it."""
+    services, number = np.unique(of, return_inverse=True)
+    shares = table[services]
+    most = np.zeros(len(services))
+    np.maximum.at(most, number, expected)
+    likely = shares * most[:, None] >= LIKELY
+    cells, filled = np.nonzero(likely)
+    size = likely.sum(axis=1)
+    first, sizes = np.cumsum(size) - size, size[number]
+    row = np.repeat(np.arange(len(of)), sizes)
+    at = np.arange(len(row)) + np.repeat(first[number] - (np.cumsum(sizes) - sizes), sizes)
+    counts = rng.poisson(expected[row] * shares[cells, filled][at])
+    some = np.flatnonzero(counts)
+    rest = np.where(likely, 0.0, shares)
+    scarce = np.repeat(np.arange(len(of)), rng.poisson(expected * rest.sum(axis=1)[number]))
+    steps = np.cumsum(rest, axis=1)[number[scarce]]
+    column = np.count_nonzero(steps <= (rng.random(len(scarce)) * steps[:, -1])[:, None], axis=1)
+    return (
+        np.concatenate([row[some], scarce]),
+        np.concatenate([filled[at[some]], np.minimum(column, table.shape[1] - 1)]),
+        np.concatenate([counts[some], np.ones(len(scarce), np.int64)]),
+    )
 
 
 @dataclass(slots=True)
@@ -241,6 +282,7 @@ def quiet_days(
         progress((look + 1) / looks)
     days = services * looks * WINDOW_S / DAY_S
     fired = [alarm for alarm in alarms if alarm.seen > PENDING]
+    drawn = sum(was_drawn(alarm.first.measure, _upsets(alarm, fleet, first)) for alarm in fired)
     low, high = poisson_interval(len(fired))
     return {
         "services": services,
@@ -250,10 +292,30 @@ def quiet_days(
         "tested_exactly_per_look": round(suspects / looks, 2),
         "seen": len(alarms),
         "fired": len(fired),
+        "of_them_drawn": drawn,
         "fired_per_1000_service_days": round(1000 * len(fired) / days, 3),
         "interval_95": [round(1000 * low / days, 3), round(1000 * high / days, 3)],
-        "which": [_told(alarm, fleet) for alarm in alarms],
+        "which": [_told(alarm, fleet, first) for alarm in alarms],
     }
+
+
+def was_drawn(measure: str, upsets: list[list[str]]) -> bool:
+    """Whether two of three windows in a row had something put into them that moves this measure.
+
+    Upsets fall independently, so now and then two come within 30 s: a tenth of the requests then fails, or is slow, for
+    20 s of 30, which is no less than what detection is asked to tell within 30 s.
+
+    >>> was_drawn("error_ratio", [["failing"], [], ["release"]]), was_drawn("error_ratio", [["failing"], ["slow"], []])
+    (True, False)
+    """
+    marked = [bool(UPSET_OF.get(measure, {"slow", "release"}).intersection(names)) for names in upsets]
+    return any(sum(marked[at : at + 3]) >= 2 for at in range(len(marked)))
+
+
+def _upsets(alarm: Alarm, fleet: Fleet, first: int) -> list[list[str]]:
+    return fleet.upsets(
+        int(alarm.service.rsplit("-", 1)[1]), alarm.last + 1 - first, RECENT + alarm.last - alarm.window
+    )
 
 
 def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
@@ -307,9 +369,8 @@ def _look(memory: Memory, kept: _Past, window: int, alarms: list[Alarm], setting
         for a in past
         if a.seen > PENDING or window - a.last <= KEEP_FIRING
     ]
-    nothing = shapes.empty()
     fleet = screened.fleet.of(3 * FLEET)
-    for shift in detect(Frames(rows, nothing.selfs, nothing.edges, nothing.gauges), now_ns, settings, abnormal, fleet):
+    for shift in detect(Frames(rows, *NO_MORE), now_ns, settings, abnormal, fleet):
         _note(alarms, shift, window)
     return len(names)
 
@@ -323,9 +384,9 @@ def _note(alarms: list[Alarm], shift: Shift, window: int) -> None:
     alarms.append(Alarm(shift.service, shift, window, last=window))
 
 
-def _told(alarm: Alarm, fleet: Fleet) -> Json:
+def _told(alarm: Alarm, fleet: Fleet, first: int) -> Json:
     rate = float(fleet.requests_per_s[int(alarm.service.rsplit("-", 1)[1])])
-    shift = alarm.first
+    shift, upsets = alarm.first, _upsets(alarm, fleet, first)
     return {
         "requests_per_s": round(rate, 2),
         "measure": shift.measure,
@@ -334,4 +395,5 @@ def _told(alarm: Alarm, fleet: Fleet) -> Json:
         "samples": shift.samples,
         "p_value": shift.p_value,
         "looks": alarm.seen,
+        "upsets": [[len(upsets) - at, *names] for at, names in enumerate(upsets) if names],
     }

@@ -24,6 +24,11 @@ MAX_DEGREES = 10  # noise of gauges has heavy tails
 WIDENED = 4  # a gauge sent every minute is read over four current ranges
 CLIP = 10.0
 
+SHARES = {"%": 100.0, "1": 1.0}  # what a share is a part of, by unit
+NEARLY_WHOLE = 0.9  # part of the whole above which a share is judged by what is missing from it
+NEARLY_WHOLE_UNNAMED = 0.995  # the same where no unit says that it is a share
+MIN_MISSING = 0.01  # of the whole: by how much what is missing must have grown, and to twice what it was
+
 
 def gauge_shifts(
     frames: Frames, now_ns: int, settings: DetectSettings, abnormal: Sequence[Interval] = ()
@@ -41,15 +46,16 @@ def gauge_shifts(
     now, n, length = _current(values, span)
     older = np.arange(span.length) < span.length - length[:, None]
     baseline = older & measured & _normal(keys, span, abnormal)
-    location, scale = _levels(values, baseline)
-    scale = np.maximum(scale, FLOOR_OF_NEW * np.abs(now))
+    location = _quantile(values, baseline, 0.5)
+    whole = _wholes(keys, values, location)
+    scale = np.maximum(_spread(values, baseline, location), FLOOR * np.abs(whole - location))
+    scale = np.maximum(scale, FLOOR_OF_NEW * np.abs(whole - now))
     z = np.abs(now - location) / np.maximum(scale, 1e-12)
     degrees = np.clip(baseline.sum(axis=1) - 1.0, 1.0, MAX_DEGREES)
     tested = (baseline.sum(axis=1) >= span.min_baseline) & (n >= 2)
     p = np.ones(len(z))
     p[tested] = adjusted(2.0 * student_upper(z, degrees)[tested])
-    larger = np.maximum(np.abs(now), np.abs(location))
-    moved = np.flatnonzero(tested & (p <= LEVEL) & (np.abs(now - location) > MIN_CHANGE * larger))
+    moved = np.flatnonzero(tested & (p <= LEVEL) & _large(location, now, whole))
     onset = _onsets(values, location, scale, moved, span)
     return [
         Shift(
@@ -105,12 +111,34 @@ def _normal(keys: pl.DataFrame, span: Span, abnormal: Sequence[Interval]) -> Boo
     return usable
 
 
-def _levels(values: Floats, baseline: Bools) -> tuple[Floats, Floats]:
-    """Median, and the largest of three spreads: median deviation, middle 90 %, and a floor; [series]."""
-    location = _quantile(values, baseline, 0.5)
+def _wholes(keys: pl.DataFrame, values: Floats, location: Floats) -> Floats:
+    """What a share is a part of, where next to nothing is missing from it (availability, hit ratios); else 0; [series].
+
+    A fall from 100 to 98 % is 2 % of the level, and yet infinitely more failures than before.
+    """
+    unit = keys["unit"].to_numpy()
+    highest = np.nanmax(values, axis=1, initial=-np.inf)
+    whole = np.zeros(len(location))
+    for of in sorted(set(SHARES.values()), reverse=True):
+        named = np.isin(unit, [name for name, part in SHARES.items() if part == of])
+        least = np.where(named, NEARLY_WHOLE, np.where(np.isin(unit, list(SHARES)), np.inf, NEARLY_WHOLE_UNNAMED))
+        whole = np.where((highest <= of) & (location >= least * of), of, whole)
+    return whole
+
+
+def _large(location: Floats, now: Floats, whole: Floats) -> Bools:
+    """Whether the change is worth telling: a tenth of the level, or twice as much missing from the whole; [series]."""
+    by_level = np.abs(now - location) > MIN_CHANGE * np.maximum(np.abs(now), np.abs(location))
+    by_missing = (location - now >= MIN_MISSING * whole) & (whole - now >= 2.0 * (whole - location))
+    large: Bools = by_level | (by_missing & (whole > 0))
+    return large
+
+
+def _spread(values: Floats, baseline: Bools, location: Floats) -> Floats:
+    """The larger of the median deviation and the middle 90 %, as standard deviations; [series]."""
     deviation = 1.4826 * _quantile(np.abs(values - location[:, None]), baseline, 0.5)
     wide = (_quantile(values, baseline, 0.95) - _quantile(values, baseline, 0.05)) / 3.29
-    return location, np.maximum(np.maximum(deviation, wide), FLOOR * np.abs(location))
+    return np.maximum(deviation, wide)
 
 
 def _quantile(values: Floats, allowed: Bools, q: float) -> Floats:

@@ -1,7 +1,8 @@
 """Which services could have a shift to tell of: cheap tests that let through more than the exact ones would tell.
 
 Each condition is a weaker form of one that `observe.detect.detect` asks for: a smaller effect, at quantiles a little
-lower, with evidence of 3 in 100,000 where it asks for one in millions, and no allowance for noise between windows.
+lower, with evidence of 3 in 100,000 where it asks for one in millions (errors: 3 in 10,000 for one in 100,000), and no
+allowance for noise between windows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from observe.types import WINDOW_NS
 Numbers = NDArray[np.floating]
 
 LOG_P = float(np.log(3e-5))
+LOG_P_ERRORS = float(np.log(3e-4))
 RANK_Z = 4.0
 KNOWN = 60.0  # requests of the reference from which on it says something
 LOG_REST_P = float(np.log(0.02))  # of what is left without the worst window
@@ -113,7 +115,8 @@ def _moved(memory: Memory, reference: Reference, known: Bools, settings: DetectS
     more = reach.sums[0] / np.maximum(reach.n, 1.0) - errors / requests >= settings.error_min_increase / 2.0
     scale, at = np.nonzero(more & (reach.sums[0] > reach.worst[0]) & enough & known)
     rate = (errors[at] + 1.0) / (requests[at] + 1.0)
-    found[at[_counted(reach, slice(0, 1), (reach.n[scale, at] * rate)[None], scale, at)[0]]] = True
+    expected = (reach.n[scale, at] * rate)[None]
+    found[at[_counted(reach, slice(0, 1), expected, scale, at, LOG_P_ERRORS)[0]]] = True
     return found | _together(reach, errors, requests, memory.groups, settings)
 
 
@@ -129,7 +132,7 @@ def _together(reach: _Reach, errors: Numbers, requests: Numbers, group: Ints, se
     more = (x / np.maximum(n, 1.0) - before / out_of >= settings.error_min_increase / 2.0) & (
         n >= settings.min_requests
     )
-    more &= chernoff(x, n * (before + 1.0) / (out_of + 1.0)) <= LOG_P
+    more &= chernoff(x, n * (before + 1.0) / (out_of + 1.0)) <= LOG_P_ERRORS
     found = np.zeros(len(group), dtype=bool)
     found[order] = np.repeat(more.any(axis=0), np.diff(np.append(starts, len(order))))
     return found
@@ -147,11 +150,11 @@ def _slower(reach: _Reach, reference: Reference, judged: Bools) -> Bools:
     return found
 
 
-def _counted(reach: _Reach, which: slice, expected: Numbers, scale: Ints, at: Ints) -> Bools:
+def _counted(reach: _Reach, which: slice, expected: Numbers, scale: Ints, at: Ints, log_p: float = LOG_P) -> Bools:
     """Whether counts are many, and many still without the worst window; [statistic, candidate]."""
     total, worst = reach.sums[which, scale, at], reach.worst[which, scale, at]
     rest = expected * reach.rest[scale, 0]
-    counted: Bools = (chernoff(total, expected) <= LOG_P) & (chernoff(total - worst, rest) <= LOG_REST_P)
+    counted: Bools = (chernoff(total, expected) <= log_p) & (chernoff(total - worst, rest) <= LOG_REST_P)
     return counted
 
 

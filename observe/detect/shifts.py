@@ -26,6 +26,10 @@ TRIES_PER_DAY = LOOKS_PER_DAY / 8
 `max_false_discoveries` over a day. Looks at ranges that overlap are worth fewer independent tries; what is left of
 false alarms is measured on simulated quiet days (docs/benchmarks.md)."""
 
+ERROR_TRIES_PER_DAY = 100
+"""Errors have to last as much, and few ratios come near: at p = 0.001 a look, 175 simulated days of nothing but noise
+had one shift. So looks are worth fewer tries still (docs/detection.md)."""
+
 SERIES_AT_ONCE = 2_000
 """More are tested one part after the other: a look's memory does not grow with the fleet."""
 
@@ -46,8 +50,7 @@ def detect(
         return []
     span = span_of(now_ns, settings)
     fleet = fleet or fleet_of(frames.windows, span)
-    rare = settings.max_false_discoveries / TRIES_PER_DAY
-    found = [shift for part in _parts(frames.windows) for shift in _found(part, span, fleet, settings, abnormal, rare)]
+    found = [shift for part in _parts(frames.windows) for shift in _found(part, span, fleet, settings, abnormal)]
     corrected = adjusted(np.array([shift.p_value for shift in found]), fleet.tests)
     told = [
         dataclasses.replace(shift, p_value=float(p))
@@ -77,19 +80,20 @@ def _found(
     fleet: Fleet,
     settings: DetectSettings,
     abnormal: Sequence[Interval],
-    rare: float,
 ) -> Iterator[Shift]:
     """What is rare enough for a day's looks, with the p-value of its own."""
     grid = grid_of(windows, span, fleet.live_in(span))
     if not grid.shape[0]:
         return
     ranges = cleaned(grid, ranges_of(grid, abnormal), settings)
-    for family in (
-        latency_shifts(grid, ranges, settings, rare),
-        error_shifts(grid, ranges, settings, rare),
-        traffic_shifts(grid, ranges, settings, fleet.last_ns),
+    rare = settings.max_false_discoveries / TRIES_PER_DAY
+    rare_errors = settings.max_false_discoveries / ERROR_TRIES_PER_DAY
+    for family, least in (
+        (latency_shifts(grid, ranges, settings, rare), rare),
+        (error_shifts(grid, ranges, settings, rare_errors), rare_errors),
+        (traffic_shifts(grid, ranges, settings, fleet.last_ns), rare),
     ):
-        yield from _shifts(family, grid, ranges, rare)
+        yield from _shifts(family, grid, ranges, least)
 
 
 def _shifts(family: Findings, grid: Grid, ranges: Ranges, rare: float) -> list[Shift]:

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from observe.bench.days import quiet_days
+from observe.bench.days import HOUR, Unrest, quiet_days, was_drawn
+from observe.bench.days import Fleet as QuietFleet
 from observe.bench.detection import walk
 from observe.bench.series import START_NS, WINDOW_S, Fault, Fleet, Known, Noise, draw
 from observe.settings import DetectSettings
@@ -53,6 +54,39 @@ def test_days_in_which_nothing_is_wrong() -> None:
     assert result["service_days"] == pytest.approx(30 * 60 / 8640, abs=0.01)
     assert result["fired"] == 0, result["which"]
     assert result["interval_95"][0] == 0.0
+
+
+def test_quiet_days_are_drawn_as_they_are_described() -> None:
+    """Requests are those of the histograms, at both ends of traffic; failing windows fail, and are known for it."""
+    unrest = Unrest(requests_per_s=(5.0, 200.0), daily=(0.0, 0.0), errors=(0.0, 0.0), error_hiccups_per_h=30.0)
+    fleet = QuietFleet(6, 1, unrest)
+    hour = fleet.hour()
+    counts = hour["latency_buckets"].list.eval(pl.element().struct.field("count")).list.sum()
+    assert (counts == hour["requests"]).all()
+    per_service = hour.group_by("service").agg(pl.col("requests").sum()).sort("service")["requests"].to_numpy()
+    assert per_service == pytest.approx(fleet.requests_per_s * 3600, rel=0.1)
+    failing = np.array([[bool({"failing", "release"} & set(names)) for names in fleet.upsets(s, HOUR, HOUR)]
+                        for s in range(6)])  # fmt: skip
+    grid = hour.pivot("service", index="window_start_ns", values="errors").sort("window_start_ns")
+    errors = grid.select(fleet.names).fill_null(0).to_numpy().T
+    assert (errors[~failing] == 0).all()
+    assert (errors[failing] > 0).mean() > 0.9
+    assert 6 * 15 < failing.sum() < 6 * 60
+
+
+@pytest.mark.parametrize(
+    ("measure", "upsets", "drawn"),
+    [
+        ("error_ratio", [["failing"], [], ["release"], []], True),
+        ("error_ratio", [["failing"], [], [], ["failing"]], False),
+        ("error_ratio", [["failing"], ["slow"]], False),
+        ("latency_p99_ms", [["slow"], ["release"]], True),
+        ("latency_p99_ms", [["slow"], ["failing"], []], False),
+        ("requests_per_s", [["release"], ["release"]], False),
+    ],
+)
+def test_what_was_drawn_is_told_from_what_was_not(measure: str, upsets: list[list[str]], drawn: bool) -> None:
+    assert was_drawn(measure, upsets) is drawn
 
 
 def test_quiet_where_nothing_happens() -> None:

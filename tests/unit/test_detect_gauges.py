@@ -66,3 +66,29 @@ def test_abnormal_intervals_are_no_baseline() -> None:
     for service in ("llm", ""):
         (shift,) = gauge_shifts(seen, now_ns(60), SETTINGS, [Interval(window_ns(20), now_ns(60), service)])
         assert shift.before == pytest.approx(10.0, rel=0.02)
+
+
+@pytest.mark.parametrize(("whole", "unit"), [(100.0, "%"), (1.0, "1"), (100.0, ""), (1.0, "")])
+@pytest.mark.parametrize("missing", [0.02, 0.5])
+def test_a_share_that_was_always_whole_and_falls_by_little(whole: float, unit: str, missing: float) -> None:
+    fell = rows([whole] * 60 + [whole * (1.0 - missing)] * 3, metric="availability", unit=unit)
+    (shift,) = gauge_shifts(frames([], fell), now_ns(63), SETTINGS)
+    assert shift.before == whole
+    assert shift.after == pytest.approx(whole * (1.0 - missing))
+    assert shift.onset_ns == window_ns(60)
+
+
+def test_shares_that_are_nearly_whole_are_judged_by_what_is_missing() -> None:
+    hits = rows(values((60, 97.0), (3, 91.0), noise=0.003), metric="hits", unit="%")
+    (shift,) = gauge_shifts(frames([], hits), now_ns(63), SETTINGS)
+    assert shift.after == pytest.approx(91.0, rel=0.01)
+
+
+def test_small_moves_of_shares_and_of_what_is_no_share_are_left_alone() -> None:
+    tenth = rows([100.0] * 60 + [99.5] * 3, metric="half a point", unit="%")
+    usual = rows(([100.0] * 9 + [98.0]) * 6 + [98.0] * 3, metric="falls now and then", unit="%")
+    middle = rows(values((60, 80.0), (3, 77.0), noise=0.002), metric="a fifth is missing", unit="%")
+    better = rows(values((60, 92.0), (3, 99.0), noise=0.002), metric="rose", unit="%")
+    warm = rows(values((60, 95.0), (3, 92.0), noise=0.001), metric="no share", unit="Cel")
+    above = rows([101.0] + [100.0] * 59 + [98.0] * 3, metric="more than whole", unit="")
+    assert gauge_shifts(frames([], tenth + usual + middle + better + warm + above), now_ns(63), SETTINGS) == []
