@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from observe.asking import Asking
-from observe.errors import Misconfigured, Unavailable
+from observe.errors import Damaged, Misconfigured, Unavailable
 from observe.frames import Frames
 from observe.interfaces import Producer, Store, Stream
 from observe.settings import Settings
@@ -46,10 +46,16 @@ class Process:
     def __init__(self) -> None:
         self.stopping = threading.Event()
         self.failed = False
+        self.damaged: Damaged | None = None
+        self._before_again: list[Callable[[], object]] = []
         self._exit = ExitStack()
 
     def on_stop(self, callback: Callable[[], object]) -> None:
         self._exit.callback(callback)
+
+    def on_restart(self, callback: Callable[[], object]) -> None:
+        """What must be ended although the process starts again at once."""
+        self._before_again.append(callback)
 
     def thread(
         self, name: str, run: Callable[[threading.Event], None], *, count: int = 1, join_s: float = DRAIN_S
@@ -60,6 +66,10 @@ class Process:
         def guarded() -> None:
             try:
                 run(stop)
+            except Damaged as error:
+                log.critical("%s: %s", name, error)
+                self.damaged = error
+                self.stopping.set()
             except Exception:
                 log.critical("%s failed: this process stops", name, exc_info=True)
                 self.failed = True
@@ -80,12 +90,18 @@ class Process:
         self.on_stop(end)
 
     def run(self, ready: Callable[[], None] = lambda: None) -> int:
-        """Waits for SIGTERM or SIGINT, then stops everything; the exit code."""
+        """Waits for SIGTERM or SIGINT, then stops everything; the exit code. Raises Damaged where it is to start again,
+        and stops nothing then: what it would still write could be cut off as well."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stopping.set())
         ready()
         while not self.stopping.wait(1.0):
             pass
+        if self.damaged is not None:
+            self._exit.pop_all()
+            for end in self._before_again:
+                end()
+            raise self.damaged
         log.info("stopping")
         self._exit.close()
         return 1 if self.failed else 0
@@ -325,6 +341,8 @@ def _store(settings: Settings, process: Process) -> Store:
     process.on_stop(store.close)
     for name in patiently("store", store.migrate, process.stopping):
         log.info("store: applied %s", name)
+    if settings.store.startswith("chdb:"):
+        process.thread("disk", store.watch_disk)
     return store
 
 
@@ -448,4 +466,5 @@ def _dashboard(process: Process, settings: Settings) -> None:
             child.wait()
 
     process.on_stop(end)
+    process.on_restart(end)
     log.info("dashboard: http://%s", settings.dashboard.address)

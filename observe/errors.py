@@ -4,6 +4,7 @@ ObserveError
 ├── BadRecord       put it aside, count it, go on
 ├── Unavailable     keep the work, wait, try again
 ├── Lost            forget the work: another member of the group has it
+├── Damaged         start the process again, before anything else is committed
 └── Misconfigured   stop and tell a person
 """
 
@@ -28,6 +29,10 @@ class Unavailable(ObserveError):
 
 class Lost(ObserveError):
     """The partition has another owner now, who is handed the same records: forget this batch."""
+
+
+class Damaged(ObserveError):
+    """What this process wrote may be cut off: end it at once, close nothing, and start it again."""
 
 
 class Misconfigured(ObserveError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import NoReturn
 
@@ -9,7 +11,7 @@ import click
 
 from observe.cli import bench, judging, questions, run
 from observe.cli.options import cli
-from observe.errors import Misconfigured, ObserveError, Unavailable
+from observe.errors import Damaged, Misconfigured, ObserveError, Unavailable
 
 __all__ = ["bench", "cli", "judging", "main", "questions", "run"]
 
@@ -24,6 +26,16 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except Damaged:  # said already; as after kill -9, and under the same process id
+        _again()
     except ObserveError as error:
         click.echo(f"observe: {error}", err=True)
         sys.exit(3 if isinstance(error, Unavailable) else 2 if isinstance(error, Misconfigured) else 1)
+
+
+def _again() -> NoReturn:
+    """Starts this command anew, without any file that is open now: a library may hold a lock."""
+    for descriptor in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            os.set_inheritable(int(descriptor), int(descriptor) <= 2)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from observe.store import (
 )
 from observe.store.connect import KEPT_SCHEMAS, REFUSED, Pool, translated, whole_frame
 from observe.store.recent import Recent
+from observe.store.room import ensure
 from observe.types import TOPICS, Batch, Digest, Incident, Json, Signal, Silence
 
 FUTURE_NS = 3600 * 1_000_000_000
@@ -83,6 +85,7 @@ class ClickHouseStore:
         parts = [record.value for record in batch.records]
         parts.append(otlp.origin(batch, items, max(oldest_ns, 1), sent_ns + FUTURE_NS))
         landings = otlp.LANDINGS[signal]
+        self._check_room()
         for landing in landings:
             try:
                 self._land(landing, batch.token, parts)
@@ -103,6 +106,7 @@ class ClickHouseStore:
         try:
             with self._pool.client() as client, translated(inserting=True):
                 client.raw_insert(f"otlp_{landing}_in", insert_block=body, fmt="ProtobufSingle", settings=settings)
+            self._check_writes()
         except Unavailable as error:
             if KEPT_SCHEMAS in str(error):
                 self._edition = f"// {uuid.uuid4().hex}\n"
@@ -121,6 +125,7 @@ class ClickHouseStore:
 
     def execute(self, sql: str, parameters: Mapping[str, object], /) -> None:
         """Runs an INSERT … SELECT of ours."""
+        self._check_room()
         with self._pool.client() as client:
             client.command(sql, parameters=dict(parameters), settings=dict(WRITE_SETTINGS))
 
@@ -187,11 +192,28 @@ class ClickHouseStore:
         """Inserts a few rows of our own, with a token only once; columns that a row lacks take their defaults."""
         body = b"\n".join(orjson.dumps(row) for row in rows)
         once = {"insert_deduplicate": 1, "insert_deduplication_token": token} if token else {}
+        self._check_room()
         with self._pool.client() as client, translated(inserting=bool(token)):
             client.raw_insert(table, insert_block=body, fmt="JSONEachRow", settings={**WRITE_SETTINGS, **once})
+        if token:
+            self._check_writes()
+
+    def watch_disk(self, stop: threading.Event) -> None:
+        """Until `stop`, where the store is in this process; see `room`. Raises Damaged when a write has failed."""
+        if self._pool.room is not None:
+            self._pool.room.watch(stop)
 
     def close(self) -> None:
         self._pool.close()
+
+    def _check_room(self) -> None:
+        if self._pool.room is not None:
+            ensure(self._pool.target.path)
+
+    def _check_writes(self) -> None:
+        """Before anything is committed that rests on what was just written."""
+        if self._pool.room is not None:
+            self._pool.room.check_writes()
 
     def _retention_days(self, signal: Signal) -> int:
         retention = self._retention

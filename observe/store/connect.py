@@ -19,7 +19,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, ProgrammingError
 
 from observe.errors import BadRecord, Misconfigured, ObserveError, Unavailable
-from observe.store import unwritten
+from observe.store import room, unwritten
 
 log = logging.getLogger(__name__)
 
@@ -133,10 +133,33 @@ class Pool:
         for _ in range(max_clients):
             self._slots.put(None)
         self._max_clients = max_clients
+        self.room: room.Room | None = None
         if self.target.path:
             enter(self.target.path)
-            for part in unwritten.forget(Path(self.target.path)):
-                log.warning("chDB: %s was noted and not written when its process died; it may be inserted again", part)
+            room.ensure(self.target.path)
+            self._repair(Path(self.target.path))
+            self.room = room.Room(self.target.path, self._value)
+
+    def _repair(self, folder: Path) -> None:
+        """Makes what an owner that died left without rows insertable again."""
+        if not (folder / "status").exists():
+            return
+        forgotten = unwritten.forget(folder)
+        before = unwritten.put_aside(folder)
+        self._open(None).close()  # ClickHouse puts aside what it cannot read
+        broken = unwritten.put_aside(folder) - before
+        for part in sorted(broken):
+            log.error("chDB: %s cannot be read, and was put aside; `observe audit` says what is missing", part)
+        if broken:
+            forgotten += unwritten.forget_all(folder)
+        for name in forgotten:
+            log.warning("chDB: %s was noted and not written when its process died; it may be inserted again", name)
+
+    def _value(self, statement: str) -> object:
+        """The first value of an answer."""
+        with self.client() as client:
+            answer = client.command(statement)
+        return answer[0] if isinstance(answer, list | tuple) else answer
 
     @contextmanager
     def client(self) -> Iterator[Client]:

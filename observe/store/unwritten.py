@@ -1,8 +1,9 @@
-"""Tokens of inserts that died between the note of their token and their rows.
+"""Tokens of inserts whose rows are not there.
 
 ClickHouse notes an insert's deduplication token in a table's log, and then renames the part with its rows into place.
 A process that is killed in between leaves the token alone; the insert that is made again is taken for done, and its
-rows are missing for good. Parts come one after the other, so only a log's last line can be such a token.
+rows are missing for good. The same comes of a part that was cut off by a full disk, and that ClickHouse put aside when
+it started. What is looked at is the end of each log: only batches that are not committed yet come again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import re
 from pathlib import Path
 
 TAIL_BYTES = 4096
-_NOTED = re.compile(rb"\n?1\t([^\t\n]+)\t[^\t\n]+\n\Z")  # 1 adds a token, 2 takes one away
+BROKEN = "store/*/*/detached/broken-on-start_*"
+_ADDED, _TAKEN = b"1", b"2"
 _PART = re.compile(r"([^_]+)_(\d+)_(\d+)_\d+(?:_\d+)?")
 
 
@@ -28,24 +30,45 @@ def forget(folder: Path) -> list[str]:
             fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:  # its owner lives
             return []
-        forgotten = (_forget_last(logs) for logs in sorted(folder.glob("store/*/*/deduplication_logs")))
-        return [part for part in forgotten if part]
+        return forget_all(folder)
 
 
-def _forget_last(logs: Path) -> str:
-    """The part whose token was taken out of a table's log, or ""."""
+def forget_all(folder: Path) -> list[str]:
+    """The same where nobody has the folder open, however it was left."""
+    return [part for logs in sorted(folder.glob("store/*/*/deduplication_logs")) for part in _forget(logs)]
+
+
+def put_aside(folder: Path) -> set[Path]:
+    """The parts that ClickHouse could not read when it started."""
+    return set(folder.glob(BROKEN))
+
+
+def _forget(logs: Path) -> list[str]:
+    """The parts whose tokens were taken out of a table's log."""
     filled = [log for log in logs.iterdir() if log.stat().st_size]
     if not filled:
-        return ""
+        return []
     log = max(filled, key=lambda log: int(re.sub(r"\D", "", log.stem) or 0))
-    size = log.stat().st_size
+    noted = _noted(log)
+    gone = {token: part for token, part in noted.items() if not _is_there(logs.parent, part.decode())}
+    if gone:
+        with log.open("ab") as lines:
+            lines.write(b"".join(b"\t".join((_TAKEN, part, token)) + b"\n" for token, part in gone.items()))
+    return sorted(part.decode() for part in gone.values())
+
+
+def _noted(log: Path) -> dict[bytes, bytes]:
+    """The tokens at the end of a log, each with its part."""
     with log.open("rb") as lines:
-        lines.seek(max(0, size - TAIL_BYTES))
-        found = _NOTED.search(lines.read())
-    if found is None or _is_there(logs.parent, part := found[1].decode()):
-        return ""
-    os.truncate(log, size - len(found[0].lstrip(b"\n")))
-    return part
+        lines.seek(-min(log.stat().st_size, TAIL_BYTES), os.SEEK_END)
+        whole = lines.read().split(b"\n")[1 if lines.tell() > TAIL_BYTES else 0 : -1]
+    noted: dict[bytes, bytes] = {}
+    for what, part, token in (fields for line in whole if len(fields := line.split(b"\t")) == 3):
+        if what == _ADDED:
+            noted[token] = part
+        elif what == _TAKEN:
+            noted.pop(token, None)
+    return noted
 
 
 def _is_there(table: Path, part: str) -> bool:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -26,6 +27,7 @@ READY_S = 300.0
 PARTITIONS = 3
 WRITERS = 3
 DISK_MIB = 512
+LEFT = 3 * 2**18
 CONFIG = """
 [kafka]
 partitions = {partitions}
@@ -48,7 +50,7 @@ class Deployment:
 
     def __init__(self, folder: Path, stream: str, store: str, *, disks: bool = True) -> None:
         self.folder = folder
-        self.kills = 0
+        self._killed: list[str] = []
         self._exit = ExitStack()
         self.disks: dict[str, Path] = {}
         for name in ("stream", "store") if disks else ():
@@ -106,6 +108,10 @@ class Deployment:
         self._arguments[name] = arguments
         self.start(name)
 
+    @property
+    def kills(self) -> int:
+        return len(self._killed)
+
     # ── what happens to it ──────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, name: str) -> None:
@@ -113,7 +119,7 @@ class Deployment:
 
     def kill(self, name: str) -> None:
         self.processes.pop(name).kill9()
-        self.kills += 1
+        self._killed.append(name)
 
     def replace(self, name: str) -> None:
         """An orderly stop and a new one, as in a rollout."""
@@ -124,21 +130,21 @@ class Deployment:
         """SIGTERM once it is up; it must end well."""
         command = self.processes[name]
         wait_for(f"{name} to be ready", lambda: command.process.poll() is not None or command.is_ready(), READY_S)
-        code = command.stop(30.0)
+        code = command.stop(120.0)  # sieges run on machines that have other things to do, too
         assert code == 0, f"{name} ended with {code}:\n{command.tail()}"
         del self.processes[name]
 
     def kill_store(self, away_s: float = 0.0) -> None:
         assert self.server is not None
         self.server.kill9()
-        self.kills += 1
+        self._killed.append("store")
         time.sleep(away_s)
         self.server.start()
 
     def kill_broker(self, away_s: float = 0.0) -> None:
         assert self.broker is not None
         self.broker.kill9()
-        self.kills += 1
+        self._killed.append("broker")
         time.sleep(away_s)
         self.broker.start()
 
@@ -153,16 +159,40 @@ class Deployment:
             process.send_signal(signal.SIGCONT)
 
     @contextlib.contextmanager
-    def no_space(self, disk: Path) -> Iterator[None]:
-        """Not a byte is left on the disk meanwhile."""
-        filler = disk / "filler"
-        with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):
-            while True:
-                out.write(bytes(64 * 1024))
+    def no_space(self, name: str) -> Iterator[None]:
+        """Hardly a byte is left on the disk meanwhile, and none where observe itself must look after that.
+
+        The server here is made from libchdb, which ignores writes that fail: what it had begun to write would be cut
+        off without a word. A real one refuses. So it is left with less than the mebibyte that it wants to reserve
+        before it writes a part, and with no merge under way: then it refuses, too.
+        """
+        left = LEFT if name == "store" and self.server is not None else 0
+        filler = self.disks[name] / "filler"
+        with self._without_merges() if left else contextlib.nullcontext():
+            for _ in range(3):  # what is freed meanwhile is taken as well
+                free = os.statvfs(self.disks[name])
+                with filler.open("ab") as out, contextlib.suppress(OSError):
+                    os.posix_fallocate(out.fileno(), 0, filler.stat().st_size + free.f_bavail * free.f_frsize - left)
+                time.sleep(0.05)
+            try:
+                yield
+            finally:
+                filler.unlink()
+
+    @contextlib.contextmanager
+    def _without_merges(self) -> Iterator[None]:
+        self._tell("SYSTEM STOP MERGES")
+        time.sleep(0.5)  # those under way end at their next block
         try:
             yield
         finally:
-            filler.unlink()
+            self._tell("SYSTEM START MERGES")
+
+    def _tell(self, statement: str) -> None:
+        assert self.server is not None
+        request = urllib.request.Request(f"http://127.0.0.1:{self.server.port}/", statement.encode())
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answer.read()
 
     def _disk(self, name: str) -> None:
         """A folder on a small disk of its own, where this user may mount one."""

@@ -7,12 +7,15 @@ body, a point's value.
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # its handlers broke a broker's fork beside senders
 
 import grpc
 import httpx
@@ -110,8 +113,8 @@ def _scope(resources: Any, name: str) -> Any:
 
 
 class Load:
-    """Senders of all three signals, each with its own connection, until `stop`. `acknowledged` is what they were told
-    is safe."""
+    """Senders of all three signals, each with its own connection, between `begin` and `stop`.
+    `acknowledged` is what they were told is safe."""
 
     def __init__(self, senders: Sequence[Callable[[ExitStack], Sender]], *, seed: int, exports_per_s: float) -> None:
         self.acknowledged: dict[Signal, set[int]] = {signal: set() for signal in SIGNALS}
@@ -121,13 +124,25 @@ class Load:
         self._numbers = {signal: itertools.count() for signal in SIGNALS}
         self._lock = threading.Lock()
         self._ending = threading.Event()
+        self._abandoned = False
         self._pause_s = len(senders) / exports_per_s
+        self._senders = [(make, random.Random(seed + n)) for n, make in enumerate(senders)]
+        self._threads: list[threading.Thread] = []
+
+    def begin(self) -> None:
+        """Sends, or goes on to send after a stop."""
+        self._ending.clear()
         self._threads = [
-            threading.Thread(target=self._guarded, args=(make, random.Random(seed + n)), name=f"sender-{n}")
-            for n, make in enumerate(senders)
+            threading.Thread(target=self._guarded, args=sender, name=f"sender-{n}", daemon=True)
+            for n, sender in enumerate(self._senders)
         ]
         for thread in self._threads:
             thread.start()
+
+    def abandon(self) -> None:
+        """Without waiting for what is under way."""
+        self._abandoned = True
+        self._ending.set()
 
     def stop(self, patience_s: float = 120.0) -> None:
         """Returns when everything that was begun has been acknowledged."""
@@ -168,6 +183,7 @@ class Load:
     def _insist(self, send: Sender, signal: Signal, body: bytes) -> None:
         while not send(signal, body):
             self.refused += 1
+            assert not self._abandoned, "given up"
             time.sleep(0.1)
 
 

@@ -23,8 +23,8 @@ from typing import Any
 from observe.errors import Unavailable
 from observe.settings import Settings
 from observe.stream import open_stream
-from observe.stream.local.consumer import LEASE_S
 from observe.types import SIGNALS, Signal
+from tests.faults.attack import attack
 from tests.faults.deployments import Deployment
 from tests.faults.load import Load, is_wrong, put_garbage
 
@@ -32,8 +32,6 @@ NAMES: dict[Signal, str] = {"spans": "spans", "metrics": "metric_points", "logs"
 DEPLOYMENTS = (("kafka", "clickhouse"), ("local", "chdb"), ("kafka", "chdb"), ("local", "clickhouse"))
 PATIENCE_S = 400.0
 GROUP = "observe-writer"
-
-Fault = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +59,13 @@ def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[st
     try:
         garbage = put_garbage(deployment.broker.bootstrap) if deployment.broker else 0
         load = Load(deployment.senders(), seed=plan.seed, exports_per_s=plan.exports_per_s)
+        rest = partial(_compare, deployment, load, plan, say)
         try:
-            happened = _attack(deployment, plan, chance, say)
-        finally:
+            load.begin()
+            happened = attack(deployment, plan, chance, say, rest)
             load.stop(plan.patience_s)
+        finally:
+            load.abandon()
         say(f"{load.items()} items acknowledged; waiting until they are stored")
         _wait_until_read(deployment, plan.patience_s)
         deployment.check_alive()
@@ -90,67 +91,23 @@ def besiege(folder: Path, stream: str, store: str, plan: Plan, say: Callable[[st
     }  # fmt: skip
 
 
-# ── what happens ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _attack(deployment: Deployment, plan: Plan, chance: random.Random, say: Callable[[str], None]) -> dict[str, int]:
-    faults = _faults(deployment, plan, chance)
-    happened = dict.fromkeys(plan.faults or faults, 0)
-    deck = list(plan.faults[::-1])
-    while deployment.kills < plan.kills or not all(happened.values()):
-        if not deck:  # each kind before any comes again
-            deck = chance.sample(sorted(faults), len(faults))
-        name = deck.pop()
-        time.sleep(plan.pause_s * chance.random())
-        say(f"{name} ({deployment.kills} kills)")
-        faults[name]()
-        happened[name] += 1
-        deployment.check_alive()
-    return happened
-
-
-def _faults(deployment: Deployment, plan: Plan, chance: random.Random) -> dict[str, Fault]:
-    faults: dict[str, Fault] = {}
-    away = iter([plan.away_s])
-
-    def again(name: str) -> None:
-        deployment.kill(name)
-        time.sleep(chance.random())
-        deployment.start(name)
-
-    def twice() -> None:
-        again("up")
-        time.sleep(chance.random())
-        again("up")
-
-    def freeze(name: str) -> None:
-        longer_s = 0.0 if deployment.broker else LEASE_S
-        with deployment.frozen(name):
-            time.sleep(plan.freeze_s + longer_s)
-
-    def fill(name: str) -> None:
-        with deployment.no_space(deployment.disks[name]):
-            time.sleep(plan.full_s)
-
+def _compare(deployment: Deployment, load: Load, plan: Plan, say: Callable[[str], None]) -> None:
+    """In the middle of a long siege, where the store can be asked: a run that ends early has said what it had seen."""
     if deployment.server is None:
-        faults["kill up"] = lambda: again("up")
-        faults["kill up twice"] = twice
-    else:
-        for kind in ("receiver", "writer"):
-            faults[f"kill {kind}"] = partial(_any_of, deployment, kind, chance, again)
-            faults[f"replace {kind}"] = partial(_any_of, deployment, kind, chance, deployment.replace)
-        faults["freeze writer"] = lambda: freeze(chance.choice(deployment.names("writer")))
-        faults["kill store"] = lambda: deployment.kill_store(next(away, 1.0))
-    for name in deployment.disks:
-        if name == "store" or deployment.broker is None:
-            faults[f"disk of the {name} full"] = partial(fill, name)
-    if deployment.broker is not None:
-        faults["kill broker"] = lambda: deployment.kill_broker(chance.random())
-    return faults
+        return
+    load.stop(plan.patience_s)
+    _wait_until_read(deployment, plan.patience_s)
+    held = deployment.stored()
+    problems = _rows(held, load)
+    say(
+        f"after {deployment.kills} kills: {load.items()} items acknowledged, {load.refused} exports refused,"
+        f" {load.repeated} sent again: {'; '.join(problems) or 'all stored once'}"
+    )
+    assert not problems, (problems, deployment.evidence(_wrong_items(held, load)))
+    load.begin()
 
 
-def _any_of(deployment: Deployment, kind: str, chance: random.Random, act: Callable[[str], None]) -> None:
-    act(chance.choice(deployment.names(kind)))
+# ── what is read ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _wait_until_read(deployment: Deployment, patience_s: float) -> None:

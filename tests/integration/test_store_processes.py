@@ -16,6 +16,7 @@ from observe.settings import RetentionSettings
 from observe.store import ClickHouseStore, migrate
 from tests.fixtures.clickhouse import ROOT, ClickHouseServer, library_or_skip
 from tests.fixtures.records import Span, batch, request
+from tests.integration.store_child import long_request
 
 
 def child(*arguments: str) -> subprocess.Popen[str]:
@@ -114,6 +115,25 @@ def test_an_insert_killed_between_its_token_and_its_rows_can_be_made_again(here:
     store = ClickHouseStore(f"chdb://{here / 'store'}")
     store.insert(whole, 1)
     assert store.ledger()["accepted"].to_list() == [1]
+    store.close()
+
+
+def test_an_insert_of_which_files_were_cut_off_can_be_made_again(
+    here: Path, migrated_chdb: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """chDB itself takes writes that fail for done, and answers OK."""
+    shutil.copytree(migrated_chdb, here / "store", symlinks=True)
+    base_ns = time.time_ns() - 10**9
+    said = child("torn", f"chdb://{here / 'store'}", str(base_ns), "0").communicate(timeout=120)[0]
+    assert "Damaged" in said, said
+    store = ClickHouseStore(f"chdb://{here / 'store'}")
+    assert "cannot be read, and was put aside" in caplog.text
+    assert "it may be inserted again" in caplog.text
+    for offset in (0, 1):
+        store.insert(batch("otlp_spans", 0, offset, long_request(base_ns)), 1)
+    counted = store.ledger().to_dicts()[0]
+    assert (counted["accepted"], counted["stored"], counted["overlaps"]) == (2, 2, 0)
+    assert store.query("SELECT sum(Requests) FROM service_windows").item() == 2
     store.close()
 
 
