@@ -301,7 +301,12 @@ def doctor(settings: Settings) -> list[Check]:
         finally:
             admin.close()
 
-    return examine(settings, Parts(opened, known, pending))
+    def short_of(path: str) -> str:
+        from observe.store.room import short_of
+
+        return short_of(path)
+
+    return examine(settings, Parts(opened, known, pending, short_of))
 
 
 # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from observe.advice import advice
 from observe.interfaces import Store, StreamAdmin
 from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState
 
@@ -76,14 +77,17 @@ def audit(store: Store, admin: StreamAdmin, group: str, *, wait: Callable[[float
         # Partitions are independent: each keeps its own consistent reading.
         accounts = _read(store, admin, group) | {key: one for key, one in accounts.items() if one.balanced}
     mine = [account for key, account in sorted(accounts.items()) if key[0] in NAMES]
+    partitions = [_partition(account) for account in mine]
+    differing = _differing(store, wait)
     return {
         "signals": {name: _signal([a for a in mine if a.state.topic == topic]) for topic, name in NAMES.items()},
-        "partitions": [_partition(account) for account in mine],
+        "partitions": partitions,
         "reasons": _reasons(store),
-        "differing_windows": (differing := _differing(store, wait)),
+        "differing_windows": differing,
         "repeated": _repeated(store),
         "dead_letters": _dead_letters(admin, [account.state for account in accounts.values()]),
         "ok": all(account.ok for account in mine) and differing == 0,
+        "advice": advice(partitions, differing),
     }
 
 

@@ -26,6 +26,13 @@ LOW_DISK = 5 * 2**30
 SKEW_WARNS_S, SKEW_FAILS_S = 2.0, 30.0
 QUIET_S = 300.0
 MANY_PENDING = 1_000_000
+MAKE_ROOM = "make room, or shorten retention.*; it goes on by itself"
+PUT_ASIDE = """SELECT table, count() AS parts, any(name) AS example FROM system.detached_parts
+WHERE database = currentDatabase() AND (startsWith(name, 'broken') OR startsWith(reason, 'broken'))
+GROUP BY table ORDER BY table"""
+SEE_AUDIT = (
+    "`observe audit` says whether rows are missing; then ALTER TABLE … DROP DETACHED PART, or ATTACH from a backup"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,13 @@ class Parts:
     open_store: Callable[[], Store]
     migrations: Callable[[], list[str]]
     pending: Callable[[], tuple[list[str], int]]  # topics that are there, items not yet stored
+    short_of: Callable[[str], str] = lambda path: ""  # why a chDB folder takes no inserts, for want of room
 
 
 def examine(settings: Settings, parts: Parts) -> list[Check]:
     """All checks, in the order in which one would repair."""
     running = api_answers(settings)
-    checks = [Check("settings", "ok", "read and valid"), *_disk(settings), *_ports(settings, running)]
+    checks = [Check("settings", "ok", "read and valid"), *_disk(settings, parts), *_ports(settings, running)]
     checks += _stream(settings, parts)
     checks += _store(settings, parts, running)
     return [*checks, *_gpus(settings), *_targets(settings), *_receivers(settings)]
@@ -78,13 +86,16 @@ def api_answers(settings: Settings) -> bool:
     return False
 
 
-def _disk(settings: Settings) -> Iterator[Check]:
+def _disk(settings: Settings, parts: Parts) -> Iterator[Check]:
     folders = {urlsplit(url).path for url in (settings.stream, settings.store) if url.startswith(("local:", "chdb:"))}
     for folder in sorted(folders):
         there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
         free = shutil.disk_usage(there).free
         found = f"{folder}: {free / 2**30:.1f} GiB free"
-        if free < LOW_DISK:
+        why = parts.short_of(str(there)) if settings.store == f"chdb://{folder}" else ""
+        if why:
+            yield Check("disk", "failed", f"inserts wait, the stream holds what comes: {why}", MAKE_ROOM)
+        elif free < LOW_DISK:
             yield Check("disk", "warning", found, "make room, or shorten retention.* and local.retention_bytes")
         else:
             yield Check("disk", "ok", found)
@@ -154,6 +165,8 @@ def _store(settings: Settings, parts: Parts, running: bool) -> Iterator[Check]:
                 "store", "warning", f"{settings.store} is not there yet", "observe migrate creates it, so does up"
             )
             return
+        if aside := sorted(path.glob("store/*/*/detached/broken*")):
+            yield _put_aside(len(aside), aside[0].name)
         if _held(settings.data / "lock"):
             yield (
                 Check("store", "ok", "in use by `observe up`, whose API answers")
@@ -164,10 +177,18 @@ def _store(settings: Settings, parts: Parts, running: bool) -> Iterator[Check]:
     try:
         with closing(parts.open_store()) as store:
             yield from _of_store(store, parts.migrations())
+            if not settings.store.startswith("chdb:"):
+                for row in store.query(PUT_ASIDE).to_dicts():
+                    yield _put_aside(row["parts"], f"{row['table']} {row['example']}")
     except ObserveError as error:
         yield _away(
             "store", error, "start ClickHouse, or correct `store` (clickhouse://user:password@host:8123/database)"
         )
+
+
+def _put_aside(parts: int, example: str) -> Check:
+    found = f"{parts} could not be read and were put aside, {example} among them"
+    return Check("parts of tables", "failed", found, SEE_AUDIT)
 
 
 def _held(lock: Path) -> bool:

@@ -153,4 +153,6 @@ def audit_command(api: str, as_json: bool, **given: Any) -> int:
         click.echo(f"dead letters: {body['dead_letters']}")
         if body["differing_windows"]:
             click.echo(f"windows that count otherwise than the spans: {body['differing_windows']}")
+        for sentence in body.get("advice", ()):  # an API of an older version gives none
+            click.echo(f"! {sentence}")
     return 0 if body["ok"] else 1

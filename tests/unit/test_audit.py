@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
+import pytest
 
 from observe.audit import audit
 from observe.types import DEAD_LETTERS, Json, PartitionState
@@ -98,6 +100,27 @@ def test_commits_beyond_the_ledger_are_missed_offsets() -> None:
     assert (body["ok"], body["partitions"][0]["missed"]) == (False, 3)
 
 
+@pytest.mark.parametrize(
+    ("ledger", "committed", "said"),
+    [
+        (row(), 10, []),
+        (
+            row(stored=89),
+            10,
+            ["otlp_spans, partition 0: 1 items were inserted and are not in the tables.*detached_parts"],
+        ),
+        (row(stored=92), 10, ["2 items more are in the tables than were inserted"]),
+        (row(), 13, ["3 records before offset 13 were committed.*next_offset"]),
+        (row(gaps=1, overlaps=2), 10, ["1 gaps in the offsets.*retention", "2 ranges of offsets were stored more"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(ledger: Json, committed: int, said: list[str]) -> None:
+    advice = Scripted([ledger], committed=committed).audit()["advice"]
+    assert len(advice) == len(said)
+    for sentence, pattern in zip(advice, said, strict=True):
+        assert re.search(pattern, sentence), sentence
+
+
 def test_a_dead_letter_written_twice_counts_once() -> None:
     letter = {"topic": TOPIC, "partition": 0, "offset": 3}
     assert Scripted([row()], letters=[letter, letter, letter | {"offset": 4}]).audit()["dead_letters"] == 2
@@ -108,6 +131,7 @@ def test_windows_that_count_otherwise_than_spans_are_told() -> None:
     parts.differing = [[(10, 3), (20, -1)], [(20, -1)], [(20, -1), (30, 5)], [(20, -1)]]
     body = parts.audit()
     assert (body["differing_windows"], body["ok"]) == (1, False)
+    assert "1 windows of the last day" in body["advice"][0]
 
 
 def test_windows_of_an_insert_under_way_are_not() -> None:

@@ -19,8 +19,8 @@ from observe.types import TOPICS
 
 
 class FakeStore:
-    def __init__(self, *, skew_s=0.0, migrations=("0001",), newest_s=None):
-        self.skew_s, self.done, self.newest_s = skew_s, migrations, newest_s
+    def __init__(self, *, skew_s=0.0, migrations=("0001",), newest_s=None, aside=()):
+        self.skew_s, self.done, self.newest_s, self.aside = skew_s, migrations, newest_s, list(aside)
 
     def query(self, sql, parameters=None):
         if "version()" in sql:
@@ -29,6 +29,8 @@ class FakeStore:
             return pl.DataFrame({"name": ["migrations"]})
         if "FROM migrations" in sql:
             return pl.DataFrame({"name": list(self.done)})
+        if "detached_parts" in sql:
+            return pl.DataFrame(self.aside, schema=["table", "parts", "example"], orient="row")
         rows = {"service": ["shop"], "newest_s": [int(time.time()) if self.newest_s is None else self.newest_s]}
         return pl.DataFrame(rows)
 
@@ -65,6 +67,25 @@ def test_all_is_well(settings, tmp_path):
     found = examined(settings, FakeStore())
     assert {check.status for name, check in found.items() if name != "receivers"} == {"ok"}
     assert exit_code(list(found.values())) == 0
+
+
+def test_parts_that_were_put_aside_are_told(settings):
+    found = examined(settings, FakeStore(aside=[("otel_traces", 2, "broken-on-start_20261121_1_5_1")]))
+    told = found["parts of tables"]
+    assert told.status == "failed"
+    assert "otel_traces broken-on-start" in told.found
+    assert "observe audit" in told.do
+
+
+def test_a_chdb_folder_without_room_and_with_parts_put_aside(settings, tmp_path):
+    folder = tmp_path / "store"
+    (folder / "store" / "abc" / "abc-def" / "detached" / "broken-on-start_7_1_1_0").mkdir(parents=True)
+    chdb = settings.model_copy(update={"store": f"chdb://{folder}"})
+    parts = Parts(FakeStore, lambda: ["0001"], lambda: (list(TOPICS.values()), 0), lambda path: f"no room at {path}")
+    failed = {check.check: check.found for check in examine(chdb, parts) if check.status == "failed"}
+    assert failed["disk"].startswith("inserts wait")
+    assert failed["disk"].endswith(f"no room at {folder}")
+    assert failed["parts of tables"].startswith("1 could not be read")
 
 
 def test_a_port_that_somebody_else_holds_is_named_with_its_setting(settings):
