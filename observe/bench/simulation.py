@@ -243,8 +243,8 @@ class Simulation:
         """The instance that serves each request: any of the service's, a new release taking over from an old one."""
         members = self.fleet.instances_of(service)
         for fault in self._of("release"):
-            fresh = {i for i in members if self.fleet.instances[i].version == fault.resource}
-            old, new = ([i for i in members if (i in fresh) == late] for late in (False, True))
+            late = {i for i in members if self.fleet.instances[i].version == fault.resource}
+            old, new = ([i for i in members if (i in late) == after] for after in (False, True))
             before = self.rng.choice(old, size=len(start))
             return np.where(start >= fault.at_s * 1000.0, self.rng.choice(new or old, size=len(start)), before)
         for fault in self._of("version"):
