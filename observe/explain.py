@@ -54,7 +54,7 @@ def text(incident: Incident, looked_ns: int | None = None, base: str = "") -> st
 
 def statements(body: Json) -> Mapping[str, str]:
     """SQL by address, of the sentences of an incident as the API gives it."""
-    said = [*(e for cause in body["causes"] for e in cause["evidence"]), *body["ruled_out"]]
+    said = [*body["symptoms"], *(e for cause in body["causes"] for e in cause["evidence"]), *body["ruled_out"]]
     return {one["query"]: one["sql"] for one in said if one.get("sql")}
 
 
@@ -95,7 +95,7 @@ def sections(incident: Incident, looked_ns: int | None = None) -> list[Section]:
     found = [
         *(Section(_cause_heading(cause), _cause_lines(cause, whole)) for cause in incident.causes[:1]),
         Section("What changed", _changes(incident, whole)),
-        Section("Symptoms", _limited([Sentence(symptom(s), whole) for s in incident.symptoms], MAX_SYMPTOMS)),
+        Section("Symptoms", _symptoms(incident, whole)),
         Section("Who suffers", _impact(incident, whole)),
         *(Section(_cause_heading(cause), _cause_lines(cause, whole)) for cause in incident.causes[1:MAX_CAUSES]),
         Section("Ruled out", _limited([_ruled_out(one, whole) for one in incident.ruled_out], MAX_RULED_OUT)),
@@ -171,6 +171,10 @@ def _changes(incident: Incident, whole: str) -> list[Sentence]:
     first = incident.causes[0].evidence if incident.causes else ()
     said = [Sentence(e.text, e.query or whole) for e in first if e.kind in CHANGES]
     return _limited(list(dict.fromkeys(said)), MAX_EVIDENCE)
+
+
+def _symptoms(incident: Incident, whole: str) -> list[Sentence]:
+    return _limited([Sentence(symptom(s), s.query or whole) for s in incident.symptoms], MAX_SYMPTOMS)
 
 
 def _impact(incident: Incident, whole: str) -> list[Sentence]:

@@ -121,6 +121,7 @@ class Shift:
     samples: int  # requests in the current windows
     onset_ns: int  # start of the first window of the new level
     rule: str = ""  # name of the fixed-threshold rule that raised it; "" for the statistical test
+    query: str = ""  # address on the API that gives `before` and `after` again; "" where only the look does
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlencode
 
 import polars as pl
 
@@ -20,7 +21,7 @@ from observe.detect.rules import evaluate
 from observe.detect.seasons import Past, seasons
 from observe.detect.shifts import LOOKS_PER_DAY
 from observe.detect.slo import Burning, burning, rule_name
-from observe.detect.tokens import Given, given_tokens
+from observe.detect.tokens import Given, given_tokens, of_no_window
 from observe.diagnose import diagnose
 from observe.diagnose.attributes import Ask, with_attributes
 from observe.diagnose.logged import with_logs
@@ -43,6 +44,7 @@ from observe.types import (
     Shift,
     State,
 )
+from observe.wire import API_PREFIX, rfc3339
 
 SECOND_NS = 1_000_000_000
 CANARY_SCORE = 0.95
@@ -106,7 +108,7 @@ def _seen(
     given = given_tokens(frames, now_ns, settings.detect, excluded)
     burns = burning(frames, now_ns, settings.slo, settings.detect)
     shifts = [
-        *_detected(given.frames, now_ns, settings, excluded, memory),
+        *of_no_window(_detected(given.frames, now_ns, settings, excluded, memory), frames),
         *given.shifts,
         *evaluate(frames, now_ns, settings.detect),
         *(burn.shift for burn in burns),
@@ -316,6 +318,12 @@ def _with_reasons(
     return replace(diagnosis, causes=causes) if more else diagnosis
 
 
+def _canary_query(result: Comparison) -> str:
+    names = {"service": result.service, "baseline": result.baseline, "candidate": result.candidate}
+    when = {"from": rfc3339(result.from_ns), "to": rfc3339(result.to_ns)}
+    return f"{API_PREFIX}/canary?{urlencode(names | when, safe=':/')}"
+
+
 def _rollback(result: Comparison, since_ns: int) -> Diagnosis:
     check = worst(result)
     shift = Shift(
@@ -330,6 +338,7 @@ def _rollback(result: Comparison, since_ns: int) -> Diagnosis:
         samples=result.requests[1],
         onset_ns=since_ns,
         rule=f"canary {result.baseline} → {result.candidate}",
+        query=_canary_query(result),
     )
     texts = [f"{result.candidate} beside {result.baseline}, same operations and minutes: {t}" for t in result.reasons]
     cause = Cause(

@@ -95,6 +95,7 @@ def incident_from_json(body: Any) -> Incident:
                 samples=s["samples"],
                 onset_ns=from_rfc3339(s["onset_at"]),
                 rule=s.get("rule", ""),
+                query=s.get("query", ""),
             )
             for s in body["symptoms"]
         ),
@@ -132,6 +133,7 @@ def _symptom(shift: Shift) -> Json:
         "samples": shift.samples,
         "onset_at": rfc3339(shift.onset_ns),
         "rule": shift.rule,
+        "query": shift.query,
     }
 
 

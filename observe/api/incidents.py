@@ -99,7 +99,8 @@ def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
 
 def _with_sql(body: Json) -> Json:
     """The incident with the SQL of each sentence beside its address."""
-    for sentence in [*(said for cause in body["causes"] for said in cause["evidence"]), *body["ruled_out"]]:
+    evidence = (said for cause in body["causes"] for said in cause["evidence"])
+    for sentence in [*body["symptoms"], *evidence, *body["ruled_out"]]:
         sentence["sql"] = sql_of(sentence["query"])
     return body
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from observe.errors import BadRecord
+from observe.noticed import Noticed, ranges
 from observe.types import WINDOW_NS
 from observe.wire import from_rfc3339
 
@@ -90,6 +91,26 @@ class CompareQuery(Parameters):
     def bounds(self) -> tuple[int, int, int, int]:
         """[before from, before to, after from, after to) in ns."""
         return _periods(self.before, self.after)
+
+
+class LevelsQuery(Parameters):
+    measure: Literal["latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "error_ratio", "requests_per_s"]
+    before: Annotated[str, Field(max_length=5000)] = Field(
+        description="ranges from/to of window starts, RFC 3339, with commas between them"
+    )
+    after: Annotated[str, Field(max_length=5000)] = Field(description="likewise, later")
+    service: Text
+    operation: Text = ""
+    kind: Text = "Server"
+
+    def asked(self) -> Noticed:
+        """Raises BadRecord where the ranges are none, overlap, or are longer than allowed together."""
+        before, after = ranges("before", self.before), ranges("after", self.after)
+        if before[-1][1] > after[0][0]:
+            raise BadRecord("before: must end where after begins, or earlier")
+        if after[-1][1] - before[0][0] > MAX_WINDOWS_RANGE_S * SECOND_NS or before[0][0] < 0 or after[-1][1] >= LAST_NS:
+            raise BadRecord(f"before: at most {MAX_WINDOWS_RANGE_S / 3600:g} h before the end of `after` is allowed")
+        return Noticed(self.measure, self.service, self.operation, self.kind, before, after)
 
 
 class AttributesQuery(Parameters):

@@ -8,12 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from observe.api import models
-from observe.api.parameters import AttributesQuery, CompareQuery
+from observe.api.parameters import AttributesQuery, CompareQuery, LevelsQuery
+from observe.detect.noticed import levels
 from observe.diagnose.attributes import counted, set_apart
 from observe.diagnose.compare import UNITS, Question, compare
 from observe.diagnose.levels import Periods
 from observe.frames import AttributeQuestion
 from observe.interfaces import Store
+from observe.noticed import unit
 from observe.types import Json
 
 
@@ -31,6 +33,13 @@ def router(store: Store) -> APIRouter:
         )  # fmt: skip
         frames = store.frames(when.before_from_ns, when.after_to_ns)
         return {"of": query.of, "numbers": dict(compare(frames, asked)), "unit": UNITS[query.of]}
+
+    @routes.get("/levels", response_model=models.Compared)
+    def levels_of(query: Annotated[LevelsQuery, Query()]) -> Json:
+        """The level of one series in the windows that a symptom was noticed in, and in those it was compared with."""
+        asked = query.asked()
+        frames = store.frames(asked.before[0][0], asked.after[-1][1], joins=False)
+        return {"of": asked.measure, "numbers": dict(levels(frames, asked)), "unit": unit(asked.measure)}
 
     @routes.get("/attributes", response_model=models.Attributes)
     def attributes(query: Annotated[AttributesQuery, Query()]) -> Json:

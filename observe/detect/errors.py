@@ -79,6 +79,7 @@ def error_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, rare: flo
         before=levels.base[some],
         after=levels.after[scale, some],
         samples=levels.n[scale, some],
+        lengths=np.where(ranges.testable[some], np.array(grid.span.scales)[scale], 0),
         statistics=(_instead(sample, better, of_service.sample, of_service.row[grid.group[some]]),),
     )
 

@@ -23,9 +23,10 @@ class Findings:
     before: Floats
     after: Floats
     samples: Floats
+    lengths: Ints  # newest windows that `after` is of; 0 where `before` is not of the series itself
     statistics: tuple[Sample, ...]  # what the onset is looked for in
 
 
 def nothing(measures: tuple[str, ...], unit: str) -> Findings:
-    none = np.zeros(0)
-    return Findings(measures, unit, none.astype(np.int64), none, none.astype(np.int64), none, none, none, ())
+    none, no = np.zeros(0), np.zeros(0, dtype=np.int64)
+    return Findings(measures, unit, no, none, no, none, none, none, no, ())

@@ -13,8 +13,9 @@ import polars as pl
 from observe.detect.grid import Span, fleet_of, span_of
 from observe.detect.seasons import Past
 from observe.detect.shifts import detect
-from observe.detect.tokens import given_tokens
+from observe.detect.tokens import given_tokens, of_no_window
 from observe.frames import Frames, Part, PastQuestion, empty
+from observe.noticed import earlier
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval, Shift
 
@@ -62,7 +63,9 @@ def held_shifts(
         if i.start_ns < onset_ns - WINDOW_NS
     ]
     given = given_tokens(moved, now_ns, settings, intervals)
-    found = detect(given.frames, now_ns, settings, intervals, fleet_of(frames.windows, span))
+    found = of_no_window(detect(given.frames, now_ns, settings, intervals, fleet_of(frames.windows, span)), moved)
+    moved_by_ns = newest_ns - onset_ns
+    found = [replace(shift, query=earlier(shift.query, newest_ns, moved_by_ns)) for shift in found]
     return [_since(shift, trouble, newest_ns, span) for shift in [*found, *given.shifts]]
 
 

@@ -177,5 +177,6 @@ def _chosen(
         before=base[choice, each],
         after=after[choice, scale, each],
         samples=requests[scale, each],
+        lengths=np.array(span.scales)[scale],
         statistics=samples,
     )

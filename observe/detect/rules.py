@@ -18,10 +18,10 @@ from observe.detect.grid import METRIC, Grid, Span, grid_of, span_of
 from observe.detect.latency import quantiles_ms
 from observe.detect.statistics import Bools, Floats, Ints
 from observe.frames import BUCKETS_PER_OCTAVE, Frames
+from observe.noticed import QUANTILES, Noticed
 from observe.settings import DetectSettings, Rule
 from observe.types import WINDOW_NS, Shift
 
-QUANTILES = {"latency_p50_ms": 0.50, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 WINDOW_S = WINDOW_NS / 1e9
 
 
@@ -122,7 +122,16 @@ def _shift(rule: Rule, bound: float, series: _Series, grid: Grid, at: int, run: 
         samples=round(float(series.requests[at, -run:].sum())),
         onset_ns=span.end_ns - run * WINDOW_NS,
         rule=rule.name,
+        query=_query(rule.measure, (key["service"], key["operation"], key["kind"]), run, span),
     )
+
+
+def _query(measure: str, series: tuple[str, str, str], run: int, span: Span) -> str:
+    """The address that gives the levels again; of what is not a median over windows."""
+    held_ns = span.end_ns - run * WINDOW_NS
+    if measure not in QUANTILES or held_ns <= span.first_ns:
+        return ""
+    return Noticed(measure, *series, ((span.first_ns, held_ns),), ((held_ns, span.end_ns),)).query
 
 
 def _levels(measure: str, series: _Series, grid: Grid, at: int, run: int) -> tuple[float | None, float | None]:

@@ -17,6 +17,7 @@ from observe.detect.onset import onsets
 from observe.detect.statistics import adjusted
 from observe.detect.traffic import traffic_shifts
 from observe.frames import Frames
+from observe.noticed import Noticed, marked_ranges
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval, Shift
 
@@ -93,10 +94,10 @@ def _found(
         (error_shifts(grid, ranges, settings, rare_errors), rare_errors),
         (traffic_shifts(grid, ranges, settings, fleet.last_ns), rare),
     ):
-        yield from _shifts(family, grid, ranges, least)
+        yield from _shifts(family, grid, ranges, least, fleet.last_ns)
 
 
-def _shifts(family: Findings, grid: Grid, ranges: Ranges, rare: float) -> list[Shift]:
+def _shifts(family: Findings, grid: Grid, ranges: Ranges, rare: float, fleet_last_ns: int) -> list[Shift]:
     found = np.flatnonzero(family.p <= rare)
     if not len(found):
         return []
@@ -116,6 +117,27 @@ def _shifts(family: Findings, grid: Grid, ranges: Ranges, rare: float) -> list[S
             p_value=float(family.p[at]),
             samples=round(family.samples[at]),
             onset_ns=grid.span.first_ns + int(window) * WINDOW_NS,
+            query=_query(family, int(at), grid, ranges, fleet_last_ns),
         )
         for (service, operation, kind), at, window in zip(keys, found, windows, strict=True)
     ]
+
+
+def _query(family: Findings, at: int, grid: Grid, ranges: Ranges, last_ns: int) -> str:
+    """The address that gives `before` and `after` again."""
+    series, length, span = int(family.series[at]), int(family.lengths[at]), grid.span
+    if not length:
+        return ""
+    measure = family.measures[family.choice[at]]
+    before, after, index = ranges.baseline[series], ranges.current[series], np.arange(span.length)
+    end = span.length
+    if measure == "requests_per_s":
+        end = min(end, span.index(last_ns))
+        before, after = before & grid.live & (index < end), np.ones(span.length, dtype=bool)
+    else:
+        # Windows without requests divide no range: they add nothing.
+        some = np.flatnonzero(before)
+        before = before | ((grid.requests[series] == 0) & (index > some.min()) & (index < some.max()))
+    newest = after & (index >= end - length) & (index < end)
+    compared = (marked_ranges(marked.tolist(), span.first_ns) for marked in (before, newest))
+    return Noticed(measure, *grid.keys.row(series), *compared).query

@@ -57,6 +57,15 @@ def given_tokens(frames: Frames, now_ns: int, settings: DetectSettings, abnormal
     return Given(replace(frames, windows=_replaced(frames.windows, _of(rows, whole))), shifts, notes, explained)
 
 
+def of_no_window(shifts: Sequence[Shift], frames: Frames) -> list[Shift]:
+    """The shifts without the questions of those whose latency was judged given its tokens: no window holds that."""
+    given = set(frames.tokens.select("service", "operation").unique().iter_rows())
+    return [
+        replace(s, query="") if s.measure.startswith("latency_") and (s.service, s.operation) in given else s
+        for s in shifts
+    ]
+
+
 def given_version(windows: pl.DataFrame, tokens: pl.DataFrame, version: str) -> tuple[pl.DataFrame, bool]:
     """The windows with latencies given the tokens, by what calls of `version` take; False where too few are known."""
     times = tokens["window_start_ns"]
@@ -201,7 +210,8 @@ def _part(
     kinds = {(r["service"], r["operation"]): r["kind"] for r in histograms.select(KEYS).unique().sort(KEYS).to_dicts()}
     found = detect(replace(frames, windows=windows), now_ns, settings, abnormal)
     return [
-        replace(s, kind=kinds[s.service, s.operation], measure=s.measure.replace("latency", PARTS[name])) for s in found
+        replace(s, kind=kinds[s.service, s.operation], measure=s.measure.replace("latency", PARTS[name]), query="")
+        for s in found
     ]
 
 

@@ -57,6 +57,7 @@ def traffic_shifts(grid: Grid, ranges: Ranges, settings: DetectSettings, last_wi
         before=level.median[some] / seconds,
         after=total / np.maximum(live.sum(axis=1)[some], 1.0) * length / seconds,
         samples=total,
+        lengths=np.where((live.sum(axis=1) == length)[some], length, 0),
         statistics=(Sample(grid.requests[some] * judged, trials, "poisson"),),
     )
 

@@ -7,20 +7,21 @@ to two minutes after they end: while an incident is open sooner than while none 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
+from observe import noticed
 from observe.errors import BadRecord
 from observe.frames import AttributeQuestion
 from observe.store.attributes import parameters
 from observe.store.marks import POINT_LOOKBACK_S
+from observe.store.noticed import statement
 from observe.store.rollups import sql
+from observe.store.written import text, written_out
 from observe.wire import API_PREFIX, from_rfc3339
 
 _S = 1_000_000_000
-_WRITTEN_OUT = re.compile(r"\{(\w+):(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +59,13 @@ def sql_of(address: str) -> str:
     try:
         if parts.path == f"{API_PREFIX}/attributes":
             return _attribute(asked)
+        if parts.path == noticed.PATH:
+            return statement(noticed.asked(address))
         if parts.path == f"{API_PREFIX}/compare":
             return _STATEMENTS[asked.one("of")](asked)
     except (KeyError, ValueError, BadRecord):  # an address by another version of this program
         return ""
     return ""
-
-
-def text(value: str) -> str:
-    """
-    >>> text("it's")
-    "'it\\\\'s'"
-    """
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 # ── windows ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,16 +292,6 @@ FROM (
 WHERE key = '' OR {one}
 ORDER BY key = ''
 SETTINGS{limits.rstrip()}"""
-
-
-def written_out(statement: str, values: Mapping[str, object]) -> str:
-    """The statement with its parameters' values in place of their names."""
-
-    def literal(match: re.Match[str]) -> str:
-        value = values[match[1]]
-        return text(value) if isinstance(value, str) else str(value)
-
-    return _WRITTEN_OUT.sub(literal, statement)
 
 
 _STATEMENTS: Mapping[str, Callable[[_Asked], str]] = {

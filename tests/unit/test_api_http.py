@@ -131,8 +131,9 @@ def test_incidents_come_open_first_then_worst_then_newest(client, store):
 
 def without_sql(answer):
     """An incident as it is kept: answers about one have the SQL of each sentence, too."""
-    sentences = [*(said for cause in answer["causes"] for said in cause["evidence"]), *answer["ruled_out"]]
-    assert sentences
+    evidence = [said for cause in answer["causes"] for said in cause["evidence"]]
+    sentences = [*answer["symptoms"], *evidence, *answer["ruled_out"]]
+    assert evidence
     assert all(said.pop("sql") == sql_of(said["query"]) for said in sentences)
     return answer
 
@@ -266,7 +267,7 @@ def test_openapi_describes_every_address_and_its_answer(http):
         "windows", "traces", "traces/{trace_id}", "metrics", "operations", "logs", "gpus", "audit", "replay",
         "silences",
         "silences/{silence_id}", "incidents/{incident_id}/inputs", "incidents/{incident_id}/replay", "compare",
-        "attributes",
+        "attributes", "levels",
     }  # fmt: skip
     assert "latency_p99_ms" in document["components"]["schemas"]["Step"]["properties"]
     assert document["components"]["schemas"]["Graph"]["properties"].keys() == {

@@ -21,6 +21,8 @@ class Symptom(Answer):
     samples: int
     onset_at: str
     rule: str = ""
+    query: str = Field("", description="as of evidence")
+    sql: str = Field("", description="as of evidence")
 
 
 class EvidenceItem(Answer):
