@@ -2,10 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where it is set, as in many images, each of the processes that the tests start would compile all that it imports;
+# what is imported is compiled once, so pip need not compile everything.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak lock clean
+.PHONY: help demo test check bench soak parts tools lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,9 +17,8 @@ help: ## this list
 demo: $(VENV)/.runtime ## a fleet, a fault, and what observe says of it: make demo ARGS="--fault slow-database"
 	@$(BIN)/observe demo $(ARGS)
 
-test: $(VENV)/.dev ## all tests, on a real broker, a real ClickHouse server and a real browser
-	@bash tests/parts.sh
-	@$(BIN)/python -m pytest $(ARGS)
+test: parts ## all tests, on real servers and a real browser: make test WORKERS=1 ARGS="tests/unit -x"
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -23,13 +26,17 @@ check: $(VENV)/.dev ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## the benchmarks, machine-readable
-	@bash tests/parts.sh
+bench: parts ## the benchmarks, machine-readable
 	@bash tests/benchmarks/run.sh $(ARGS)
 
-soak: $(VENV)/.dev ## kill everything under load, then look for every span: make soak ARGS="--kills 200 --seed 7"
-	@bash tests/parts.sh
+soak: parts ## kill everything under load, then look for every span: make soak ARGS="--kills 200 --seed 7"
 	@$(BIN)/python -m tests.faults.siege $(ARGS)
+
+parts: tools $(VENV)/.dev ## what the tests run beside Python: a broker, a ClickHouse server, a browser
+	@$(BIN)/python -m tests.fixtures.fetch
+
+tools: | $(VENV)/bin/pip
+	@bash tests/parts.sh
 
 lock: $(VENV)/.dev ## renew the lock files from pyproject.toml
 	$(BIN)/pip install --quiet uv
@@ -44,11 +51,11 @@ $(VENV)/bin/pip:
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/pip
 	@echo "installing observe into $(VENV) (once)" >&2
-	@$(BIN)/pip install --quiet --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --no-deps --editable .
+	@$(BIN)/pip install --quiet --no-compile --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --no-compile --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "installing the test tools into $(VENV) (once)" >&2
-	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@

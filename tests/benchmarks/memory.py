@@ -29,7 +29,8 @@ from observe.bench.traces import TraceLoad
 from observe.types import Signal
 from tests.benchmarks.points import exports
 from tests.fixtures.clickhouse import ClickHouseServer, library
-from tests.fixtures.processes import Command, free_ports, wait_for
+from tests.fixtures.ports import free_ports
+from tests.fixtures.processes import Command, wait_for
 from tests.fixtures.records import logs
 
 START_S = 300.0

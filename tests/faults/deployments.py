@@ -21,7 +21,8 @@ from tests.faults.evidence import of_kafka, of_server
 from tests.faults.load import Sender, over_grpc, over_http, to_kafka
 from tests.fixtures.clickhouse import ROOT, ClickHouseServer, library
 from tests.fixtures.kafka import KafkaBroker, resolve
-from tests.fixtures.processes import Command, free_ports, wait_for
+from tests.fixtures.ports import free_ports
+from tests.fixtures.processes import Command, wait_for
 
 READY_S = 300.0
 PARTITIONS = 3

@@ -28,7 +28,8 @@ from observe.stream.kafka import KafkaStream
 from observe.stream.local import LocalStream
 from observe.types import BatchLimits
 from tests.fixtures.kafka import KafkaBroker, broker_or_skip
-from tests.fixtures.processes import Command, free_ports, wait_for
+from tests.fixtures.ports import free_ports
+from tests.fixtures.processes import PATIENCE_S, Command, wait_for
 from tests.integration.otlp_parts import METHODS, PROTOBUF, details_of, request
 
 MIB = 2**20
@@ -46,7 +47,7 @@ class Receiver:
                f"collect.otlp.max_bytes_under_way={UNDER_WAY}")  # fmt: skip
         options = [part for setting in (*own, *settings) for part in ("--set", setting)]
         self.command = Command(folder, "observe", "collect", "otlp", "--stream", stream, *options)
-        wait_for("the receiver", self.command.is_ready, 120)
+        wait_for("the receiver", self.command.is_ready)
 
     def memory(self, what: str = "VmRSS") -> int:
         """Resident bytes, now (VmRSS) or at most (VmHWM)."""
@@ -69,13 +70,13 @@ class Flood:
     def stop(self) -> None:
         self._ending.set()
         for thread in self._threads:
-            thread.join(40)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
     def _run(self, sender: int) -> None:
         number = 0
         message = request("spans", SPANS, padding=self._padding // SPANS)
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             while not self._ending.is_set():
                 number += 1
                 message.resource_spans[0].schema_url = f"{sender}-{number}"  # no two are the same
@@ -94,7 +95,7 @@ def hint_over_grpc(address: str) -> float:
     body = request("spans", 1).SerializeToString()
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(address, options=options) as channel, pytest.raises(grpc.RpcError) as refused:
-        channel.unary_unary(METHODS["spans"])(body, timeout=20.0)
+        channel.unary_unary(METHODS["spans"])(body, timeout=60.0)
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     (packed,) = details_of(refused.value).details
     info = RetryInfo()
@@ -107,7 +108,7 @@ def accepts(receiver: Receiver) -> bool:
     message = request("spans", SPANS)
     message.resource_spans[0].schema_url = f"again-{time.monotonic_ns()}"
     answer = httpx.post(f"http://{receiver.http}/v1/traces", content=message.SerializeToString(),
-                        headers={"content-type": PROTOBUF}, trust_env=False, timeout=30)  # fmt: skip
+                        headers={"content-type": PROTOBUF}, trust_env=False, timeout=60)  # fmt: skip
     return answer.status_code == 200
 
 
@@ -119,7 +120,7 @@ def drain(stream: Any, records: int) -> int:
     """Items of so many records, read and committed as a writer would."""
     consumer = stream.consumer("observe-writer", ["otlp_spans"], BatchLimits(max_age_s=0.05))
     items = read = 0
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while read < records and time.monotonic() < deadline:
         batch = consumer.poll(0.5)
         if batch is not None:
@@ -178,7 +179,7 @@ def test_a_local_stream_that_nobody_reads_makes_senders_wait(tmp_path: Path, run
     with waiting_exporters(receiver) as exported:
         assert pending(stream.admin()) == flood.acknowledged * SPANS
         assert drain(stream, flood.acknowledged) == flood.acknowledged * SPANS
-        assert [export.result(40) for export in exported] == [SpanExportResult.SUCCESS] * 2
+        assert [export.result(PATIENCE_S) for export in exported] == [SpanExportResult.SUCCESS] * 2
     assert pending(stream.admin()) == 2
 
 
@@ -192,7 +193,7 @@ def test_a_disk_without_space_makes_senders_wait(tmp_path: Path, running: list[R
     assert hint_over_grpc(receiver.grpc) >= 0.5
     assert not accepts(receiver)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
-    wait_for("the receiver to take exports again", lambda: accepts(receiver), 10)
+    wait_for("the receiver to take exports again", lambda: accepts(receiver))
     assert pending(LocalStream(tmp_path / "stream", LocalSettings()).admin()) == 2 * SPANS
 
 
@@ -210,7 +211,7 @@ def test_kafka_away_makes_senders_wait(tmp_path: Path, running: list[Receiver]) 
         idle = receiver.memory()
         broker.kill9()
         flood = Flood(receiver, padding=MIB)
-        wait_for("a refusal", lambda: any(status == 503 for status, _ in flood.refusals), 20)
+        wait_for("a refusal", lambda: any(status == 503 for status, _ in flood.refusals))
         time.sleep(3.0)
         assert hint_over_grpc(receiver.grpc) >= 0.2
         flood.stop()
@@ -218,5 +219,5 @@ def test_kafka_away_makes_senders_wait(tmp_path: Path, running: list[Receiver]) 
         assert all(status == 503 and hint and int(hint) >= 1 for status, hint in flood.refusals)
         assert receiver.memory("VmHWM") - idle < UNDER_WAY * 4 + 64 * MIB
         broker.start()
-        wait_for("the receiver to take exports again", lambda: accepts(receiver), 30)
+        wait_for("the receiver to take exports again", lambda: accepts(receiver))
         assert pending(stream.admin()) >= 2 * SPANS

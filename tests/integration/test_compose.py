@@ -13,8 +13,9 @@ import yaml
 
 from observe.client import Client
 from observe.settings import load
-from tests.fixtures.kafka import KafkaBroker
-from tests.fixtures.processes import Command, free_ports, wait_for
+from tests.fixtures.kafka import KafkaBroker, broker_or_skip
+from tests.fixtures.ports import free_ports
+from tests.fixtures.processes import PATIENCE_S, Command, wait_for
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -49,8 +50,9 @@ def test_every_variable_is_a_known_setting(name):
 
 
 @pytest.fixture
-def broker(tmp_path, kafka_bootstrap):
+def broker(tmp_path):
     """One of its own: the topics of the shared broker have the sizes of other tests."""
+    broker_or_skip()
     own = KafkaBroker(tmp_path / "kafka").start()
     yield own
     own.stop()
@@ -95,15 +97,14 @@ def test_every_command_runs_as_written(tmp_path, broker, clickhouse_database):
         return Command(tmp_path, *module, environ=environ)
 
     try:
-        assert start("migrate").process.wait(60) == 0
+        assert start("migrate").process.wait(PATIENCE_S) == 0
         for name in (n for n in OURS if n not in ONCE):
             running[name] = start(name)
         with Client(f"http://{addresses['api:8080']}") as client:
-            wait_for("the API", client.health, 180)
+            wait_for("the API", client.health)
             wait_for(
                 "spans of every service of the fleet",
                 lambda: {s["service"] for s in client.services()} >= {"gateway", "intent", "retriever", "vector-db"},
-                90,
             )
             assert client.audit()["dead_letters"] == 0
         wait_for("the dashboard", lambda: answers(f"http://{addresses['dashboard:8501']}/_stcore/health"))

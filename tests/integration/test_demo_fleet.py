@@ -18,7 +18,20 @@ from observe.demo.topology import INSTANCES, SERVICES
 from tests.fixtures.otlp_sink import Received, Sink, attributes, otlp_sink
 
 SERVER, CLIENT = 2, 3
-BASELINE_S = 15
+TRACES = 31
+ENGINE_METRICS = {
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:kv_cache_usage_perc",
+    "vllm:time_to_first_token_seconds",
+    "vllm:generation_tokens_total",
+    "gen_ai.server.time_to_first_token",
+    "hw.gpu.utilization",
+    "hw.power",
+    "hw.temperature",
+    "DCGM_FI_DEV_SM_CLOCK",
+    "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +43,7 @@ def sink() -> Iterator[Sink]:
 @pytest.fixture(scope="module")
 def fleet(sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Fleet(sink.url, tmp_path_factory.mktemp("fleet"), seed="7") as fleet:
-        time.sleep(BASELINE_S)
+        sink.wait(lambda: len(whole_traces(sink)) >= TRACES and has_told_all(sink))
         yield fleet
         pids = fleet.pids
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
@@ -41,6 +54,17 @@ def traces(sink: Sink) -> dict[bytes, list[Received]]:
     for span in list(sink.spans):
         grouped[span.item.trace_id].append(span)
     return grouped
+
+
+def whole_traces(sink: Sink) -> list[list[Received]]:
+    return [t for t in traces(sink).values() if {s.resource["service.name"] for s in t} == set(SERVICES)]
+
+
+def has_told_all(sink: Sink) -> bool:
+    """Whether all instances sent spans, and each kind of metrics came."""
+    instances = {span.resource["service.instance.id"] for span in list(sink.spans)}
+    metrics = {metric.item.name for metric in list(sink.metrics)}
+    return instances == {i.instance for i in INSTANCES} and metrics >= ENGINE_METRICS
 
 
 def milliseconds(spans: list[Received]) -> list[float]:
@@ -61,8 +85,8 @@ def median(values: list[float]) -> float:
 
 
 def test_one_request_goes_through_all_services_in_one_trace(fleet: Fleet, sink: Sink):
-    whole = [t for t in traces(sink).values() if {s.resource["service.name"] for s in t} == set(SERVICES)]
-    assert len(whole) > 30
+    whole = whole_traces(sink)
+    assert len(whole) >= TRACES
     for trace in whole[:20]:
         ids = {s.item.span_id for s in trace}
         roots = [s for s in trace if not s.item.parent_span_id]
@@ -88,19 +112,7 @@ def test_every_instance_says_who_it_is(fleet: Fleet, sink: Sink):
 
 def test_the_engines_metrics_have_vllms_names(fleet: Fleet, sink: Sink):
     names = {m.item.name for m in sink.metrics if m.resource["service.name"] == "llm-engine"}
-    assert {
-        "vllm:num_requests_running",
-        "vllm:num_requests_waiting",
-        "vllm:kv_cache_usage_perc",
-        "vllm:time_to_first_token_seconds",
-        "vllm:generation_tokens_total",
-        "gen_ai.server.time_to_first_token",
-        "hw.gpu.utilization",
-        "hw.power",
-        "hw.temperature",
-        "DCGM_FI_DEV_SM_CLOCK",
-        "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
-    } <= names
+    assert names >= ENGINE_METRICS
 
 
 def test_nobody_can_see_the_driver(fleet: Fleet, sink: Sink):
@@ -131,7 +143,7 @@ def test_a_throttled_gpu_shows_in_its_clock_and_in_one_engine(fleet: Fleet, sink
     fleet.inject(fault)
     since_ns = time.time_ns()
     sink.wait(lambda: clock() < 800)
-    sink.wait(lambda: len(served(sink, since_ns, service_instance_id="llm-engine-1")) > 15, timeout_s=40)
+    sink.wait(lambda: len(served(sink, since_ns, service_instance_id="llm-engine-1")) > 15)
     fleet.heal(fault)
     slow = median(milliseconds(served(sink, since_ns, service_instance_id="llm-engine-1")))
     assert slow > 1.5 * median(milliseconds(served(sink, since_ns, service_instance_id="llm-engine-2")))
@@ -167,5 +179,5 @@ def test_nothing_outlives_a_driver_that_is_killed(tmp_path: Path):
         driver.kill()
     child = psutil.Process(pid) if psutil.pid_exists(pid) else None
     if child:
-        psutil.wait_procs([child], timeout=15)
+        psutil.wait_procs([child], timeout=60)
     assert child is None or not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

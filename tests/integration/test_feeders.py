@@ -35,7 +35,7 @@ from tests.fixtures.records import Span, logs, metrics, request
 
 pytestmark = pytest.mark.kafka
 
-PATIENCE_S = 30.0
+PATIENCE_S = 180.0
 PARTITIONS = 2
 SIGNAL_NAMES = ("traces", "metrics", "logs")
 COLLECTORS = sorted((Path(__file__).parents[2] / ".cache").glob("collector-*"))
@@ -189,7 +189,7 @@ def test_json_of_a_collector_is_stored(kafka_bootstrap: str, writer: Writer) -> 
 def test_a_service_sends_to_kafka_by_itself(kafka_bootstrap: str, writer: Writer) -> None:
     service = "by-itself"
     command = [sys.executable, "-W", "error", "-c", SDK_SERVICE.replace("SERVICE", service), kafka_bootstrap]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=PATIENCE_S)
     named = "ServiceName = {service:String}"
     (span,) = writer.until(f"SELECT SpanName, SpanId FROM otel_traces WHERE {named}", service, 1)
     assert span["SpanName"] == "from the SDK"

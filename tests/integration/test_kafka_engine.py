@@ -57,7 +57,7 @@ def test_the_server_reads_the_topics_into_the_same_tables(kafka_bootstrap: str, 
     producer.produce(TOPICS["spans"], request([Span(service)], now_ns), partition=0)
     producer.produce(TOPICS["logs"], logs(service, [{"body": "out of memory", "time_unix_nano": now_ns}]), partition=0)
     producer.produce(TOPICS["metrics"], points.SerializeToString(), partition=0)
-    producer.flush(10)
+    assert producer.flush(60) == 0
 
     def counts() -> dict[str, int]:
         return dict(store.query(COUNTS, {"service": service}).iter_rows())

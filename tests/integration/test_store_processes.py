@@ -71,7 +71,7 @@ def test_retention_follows_the_settings(clickhouse_database: str) -> None:
 def test_a_chdb_folder_has_one_owner(here: Path) -> None:
     owner = ClickHouseStore(f"chdb://{here / 'store'}")
     owner.migrate()
-    said = child("migrate", f"chdb://{here / 'store'}").communicate(timeout=120)[0]
+    said = child("migrate", f"chdb://{here / 'store'}").communicate(timeout=300)[0]
     assert "Misconfigured" in said
     assert "in use by another process" in said
     owner.close()
@@ -86,7 +86,7 @@ def test_a_killed_owner_loses_nothing_and_doubles_nothing(here: Path) -> None:
     first.kill()
     first.communicate()
     cut_off_schemas(here)  # ClickHouse looks for them where its process opened its first folder: not in this one
-    refused, *inserted = child("resume", url, str(base_ns), "6").communicate(timeout=120)[0].splitlines()
+    refused, *inserted = child("resume", url, str(base_ns), "6").communicate(timeout=300)[0].splitlines()
     assert "Unavailable" in refused, refused  # not: a bad record
     assert "__cache__" in refused
     assert inserted[:6] == ["0", "1", "2", "3", "4", "5"]

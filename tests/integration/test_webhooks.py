@@ -69,7 +69,7 @@ def serving(receiver: Receiver, port: int = 0) -> Iterator[Receiver]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(60)
 
 
 def incident(version: int = 2, name: str = "web") -> Incident:
@@ -119,7 +119,7 @@ def delivering(
             notifier.close()  # type: ignore[attr-defined]
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -259,13 +259,13 @@ def test_dead_and_hanging_receivers_delay_nobody() -> None:
         unused.bind(("127.0.0.1", 0))
         dead = Receiver(url=f"http://127.0.0.1:{unused.getsockname()[1]}/")
     with (
-        serving(Receiver(delay_s=0.6)) as hanging,
+        serving(Receiver(delay_s=2.0)) as hanging,
         serving(Receiver()) as healthy,
-        delivering(settings_of(dead, hanging, healthy, timeout_s=0.3)) as delivery,
+        delivering(settings_of(dead, hanging, healthy, timeout_s=1.5)) as delivery,
     ):
         firing, started = incident(), time.monotonic()
         assert delivery.say([firing], {}, at(10)) == 3
-        assert time.monotonic() - started < 0.25, "the watch loop does not wait"
+        assert time.monotonic() - started < 1.2, "the watch loop does not wait"
         eventually(lambda: len(healthy.got) == 1)
         eventually(lambda: len(hanging.got) >= 2)
         assert len(healthy.got) == 1
@@ -285,7 +285,7 @@ def test_a_refused_alert_is_not_tried_again_but_its_next_version_is() -> None:
 def test_the_newest_version_takes_the_place_of_one_that_waits() -> None:
     saved: dict[tuple[str, str], int] = {}
     with (
-        serving(Receiver(script=[(503, {"retry-after": "0.3"}, "")])) as receiver,
+        serving(Receiver(script=[(503, {"retry-after": "1"}, "")])) as receiver,
         delivering(settings_of(receiver), saved) as delivery,
     ):
         delivery.say([incident(2)], {}, at(10))
@@ -299,14 +299,14 @@ def test_the_newest_version_takes_the_place_of_one_that_waits() -> None:
 
 def test_nobody_is_called_for_what_is_over() -> None:
     with (
-        serving(Receiver(script=[(503, {"retry-after": "0.3"}, "")])) as receiver,
+        serving(Receiver(script=[(503, {"retry-after": "1"}, "")])) as receiver,
         delivering(settings_of(receiver)) as delivery,
     ):
         delivery.say([incident(2)], {}, at(10))
         eventually(lambda: len(receiver.got) == 1)
         time.sleep(0.05)
         delivery.say([ended(incident(2))], {}, at(90))
-        time.sleep(0.5)
+        time.sleep(1.2)
         assert delivery.waiting() == 0
     assert len(receiver.got) == 1
 

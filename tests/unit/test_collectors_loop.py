@@ -24,7 +24,7 @@ class Work:
         self.times: list[float] = []
 
     def __call__(self, now_ns: int) -> None:
-        assert abs(now_ns - time.time_ns()) < 10**9
+        assert abs(now_ns - time.time_ns()) < 60 * 10**9
         self.times.append(time.monotonic())
         if self.errors:
             raise self.errors.pop(0)
@@ -51,7 +51,7 @@ def test_a_stop_is_not_waited_for() -> None:
     thread = threading.Thread(target=run_every, args=(60.0, stop, lambda _: None, "tests"))
     thread.start()
     stop.set()
-    thread.join(1.0)
+    thread.join(30.0)
     assert not thread.is_alive()
 
 

@@ -16,6 +16,7 @@ from observe.doctor import Check, Parts, examine, exit_code
 from observe.errors import Unavailable
 from observe.settings import load
 from observe.types import TOPICS
+from tests.fixtures.ports import free_port
 
 
 class FakeStore:
@@ -36,12 +37,6 @@ class FakeStore:
 
     def close(self):
         pass
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

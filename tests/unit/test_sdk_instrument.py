@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,7 +85,7 @@ if "--wait-for-sigterm" in sys.argv:
 @pytest.fixture(scope="module")
 def sink() -> Iterator[Sink]:
     with otlp_sink() as sink:
-        subprocess.run([sys.executable, "-W", "error", "-c", SERVICE, sink.url], check=True, timeout=60)
+        subprocess.run([sys.executable, "-W", "error", "-c", SERVICE, sink.url], check=True, timeout=180)
         yield sink
 
 
@@ -193,24 +192,27 @@ def test_sigterm_loses_nothing():
             assert service.stdout is not None
             assert service.stdout.readline() == "ready\n"
             service.terminate()
-            assert service.wait(10) == -15
+            assert service.wait(60) == -15
         assert sink.span("POST /buy/{thing}")
         assert sink.metric("hw.power")
 
 
 def test_an_endpoint_that_is_away_does_not_hold_the_service():
-    began_s = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-c", "import observe; observe.instrument('x', endpoint='http://127.0.0.1:9')\n"
-         "with observe.inference_span('m') as call: call.finish(1, 1)"],
-        check=True, capture_output=True, timeout=40,
-    )  # fmt: skip
-    assert time.monotonic() - began_s < 20
+    code = (
+        "import observe; observe.instrument('x', endpoint='http://127.0.0.1:9')\n"
+        "with observe.inference_span('m') as call: call.finish(1, 1)\n"
+        "print('done', flush=True)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == "done\n"
+        assert service.wait(20) == 0  # an exporter goes on trying for 64 s where nobody stops it
 
 
 def test_a_bare_import_needs_no_sdk():
     code = "import observe, sys; assert not any(m.startswith('opentelemetry') for m in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_the_readme_does_what_it_says():
@@ -218,7 +220,7 @@ def test_the_readme_does_what_it_says():
     snippet = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "inference_span" in block)
     with otlp_sink() as sink:
         environ = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url}
-        subprocess.run([sys.executable, "-W", "error", "-c", snippet], check=True, timeout=60, env=environ)
+        subprocess.run([sys.executable, "-W", "error", "-c", snippet], check=True, timeout=180, env=environ)
         (span,) = sink.spans
     assert span.resource["service.name"] == "llm-engine"
     assert {"service.instance.id", "host.name"} <= span.resource.keys()

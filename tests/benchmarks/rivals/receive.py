@@ -30,7 +30,7 @@ from tests.benchmarks.rivals.__main__ import parts
 from tests.benchmarks.rivals.bench import PARTITIONS, Bench, end
 from tests.benchmarks.rivals.collector import binary
 from tests.benchmarks.rivals.usage import cpu_s, peak_bytes
-from tests.fixtures.clickhouse import free_port
+from tests.fixtures.ports import free_port
 
 NAMES = ("collector_queue", "collector_waits", "observe")
 IN_FLIGHT = 16

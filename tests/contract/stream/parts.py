@@ -15,7 +15,7 @@ from observe.types import Batch, BatchLimits
 SPANS, LOGS = "otlp_spans", "otlp_logs"
 NOW = BatchLimits(max_age_s=0.05)
 SMALL = 200_000  # bytes of the largest record
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 class Case:

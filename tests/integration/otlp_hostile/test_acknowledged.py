@@ -74,14 +74,14 @@ def test_nothing_is_acknowledged_before_the_stream_has_it() -> None:
 
 
 def test_a_sender_that_hangs_up_does_not_cancel_the_record() -> None:
-    producer = MemoryProducer(delay_s=0.4)
+    producer = MemoryProducer(delay_s=1.5)
     with running(producer) as receiver:
         head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nContent-Length: {len(GOOD)}\r\n\r\n"
         raw(receiver.http_address, head.encode() + GOOD, close=True)
         with grpc.insecure_channel(receiver.grpc_address) as channel, pytest.raises(grpc.RpcError) as refused:
-            channel.unary_unary(METHODS["spans"])(GOOD, timeout=0.2)
+            channel.unary_unary(METHODS["spans"])(GOOD, timeout=0.8)
         assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while len(producer.futures) < 2 or not all(future.done() for future in producer.futures):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -90,7 +90,7 @@ def test_a_sender_that_hangs_up_does_not_cancel_the_record() -> None:
 
 
 def test_bytes_under_way_are_bounded() -> None:
-    producer = MemoryProducer(delay_s=1.5)
+    producer = MemoryProducer(held=True)
     body = request("logs", 6, MIB).SerializeToString()
     with running(producer, max_request_bytes=7 * MIB, max_bytes_under_way=14 * MIB) as receiver:
         before = REFUSED.labels("logs", "unavailable")._value.get()
@@ -109,6 +109,9 @@ def test_bytes_under_way_are_bounded() -> None:
         threads = [threading.Thread(target=target) for target in (over_http, over_grpc) * 3]
         for thread in threads:
             thread.start()
+        while len(codes) + len(producer.futures) < 6:  # who is not refused waits for the stream
+            time.sleep(0.01)
+        producer.release()
         for thread in threads:
             thread.join()
         taken = sum(code in ("200", "OK") for code in codes)
@@ -184,7 +187,7 @@ def test_stop_finishes_what_is_under_way_and_refuses_what_is_new() -> None:
             thread.start()
         while len(producer.futures) < 2:
             time.sleep(0.01)
-        receiver.stop(5.0)
+        receiver.stop(30.0)
         for thread in threads:
             thread.join()
         assert {str(result) for result in results} == {"b''", "200"}
@@ -210,7 +213,7 @@ def test_stop_does_not_wait_for_ever() -> None:
         began = time.monotonic()
         receiver.stop(1.0)
         thread.join()
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 20.0
         assert codes == [503]
 
 
