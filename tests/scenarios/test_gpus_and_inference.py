@@ -14,7 +14,7 @@ from observe.diagnose.resources import findings
 from observe.frames import GAUGE_WINDOWS, SERVICE_WINDOWS, Frames
 from observe.settings import DiagnoseSettings
 from observe.types import CauseKind, Shift
-from tests.unit.test_diagnose_parts import NOW, ONSET, WHEN, at, edge_rows, self_rows
+from tests.unit.diagnose_parts import NOW, ONSET, WHEN, at, edge_rows, self_rows
 
 GPU = "GPU-7d1c"
 

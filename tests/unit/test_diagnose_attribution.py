@@ -14,7 +14,7 @@ from observe.diagnose.graph import Picture, picture
 from observe.frames import Frames
 from observe.settings import DiagnoseSettings
 from observe.types import Shift
-from tests.unit.test_diagnose_parts import NOW, ONSET, WHEN, edge_rows, frames, self_rows
+from tests.unit.diagnose_parts import NOW, ONSET, WHEN, edge_rows, frames, self_rows
 
 WINDOWS = 40
 

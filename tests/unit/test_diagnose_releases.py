@@ -13,7 +13,7 @@ from observe.settings import AlertSettings, DiagnoseSettings
 from observe.types import Cause, CauseKind, Diagnosis, Evidence, Impact, Shift
 from observe.verdict import _with_rollbacks
 from observe.wire import incident_from_json, incident_json
-from tests.unit.test_diagnose_parts import NOW, ONSET, at, edge_rows, frames, self_rows
+from tests.unit.diagnose_parts import NOW, ONSET, at, edge_rows, frames, self_rows
 
 CALM, SLOW = 20, 90
 
