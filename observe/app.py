@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from observe.asking import Asking
-from observe.errors import Damaged, Misconfigured, Unavailable
+from observe.errors import Counting, Damaged, Misconfigured, Unavailable
 from observe.frames import Frames
 from observe.interfaces import Producer, Store, Stream
 from observe.settings import Settings
@@ -248,7 +248,11 @@ def audit_of(settings: Settings) -> Json:
     admin = open_stream(settings).admin()
     try:
         with opened_store(settings) as store:
-            return audit(store, admin, settings.writer.group) | {"storage": storage(store)}
+            while True:
+                try:
+                    return audit(store, admin, settings.writer.group) | {"storage": storage(store)}
+                except Counting as error:
+                    log.warning("%s", error)
     finally:
         admin.close()
 
@@ -281,7 +285,7 @@ def judging_of(store: Store, settings: Settings) -> Judging:
 
 def doctor(settings: Settings) -> list[Check]:
     """What is wrong here, and what to do about it."""
-    from observe.doctor import Parts, examine
+    from observe.doctor import Parts, Waiting, examine
 
     def opened() -> Store:
         from observe.store import ClickHouseStore
@@ -293,11 +297,12 @@ def doctor(settings: Settings) -> list[Check]:
 
         return [name for name, _ in migrations()]
 
-    def pending() -> tuple[list[str], int]:
+    def stream() -> Waiting:
         admin = open_stream(settings).admin()
         try:
-            states = admin.partitions(settings.writer.group)
-            return sorted({state.topic for state in states}), sum(admin.pending(settings.writer.group).values())
+            states = [s for s in admin.partitions(settings.writer.group) if s.topic in TOPICS.values()]
+            waiting = sum(state.end - state.committed for state in states)
+            return Waiting(sorted({state.topic for state in states}), waiting, admin.full())
         finally:
             admin.close()
 
@@ -306,7 +311,7 @@ def doctor(settings: Settings) -> list[Check]:
 
         return short_of(path)
 
-    return examine(settings, Parts(opened, known, pending, short_of))
+    return examine(settings, Parts(opened, known, stream, short_of))
 
 
 # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────

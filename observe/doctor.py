@@ -6,7 +6,7 @@ import fcntl
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ TIMEOUT_S = 3.0
 LOW_DISK = 5 * 2**30
 SKEW_WARNS_S, SKEW_FAILS_S = 2.0, 30.0
 QUIET_S = 300.0
-MANY_PENDING = 1_000_000
+MANY_WAITING = 10_000
+CATCH_UP = "is the store there, and `observe write` running? If both are, add a writer; it goes on by itself"
 MAKE_ROOM = "make room, or shorten retention.*; it goes on by itself"
 PUT_ASIDE = """SELECT table, count() AS parts, any(name) AS example FROM system.detached_parts
 WHERE database = currentDatabase() AND (startsWith(name, 'broken') OR startsWith(reason, 'broken'))
@@ -44,12 +45,21 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a stream holds: its topics, records that are not stored yet, and why it takes no more ("" where it does)."""
+
+    topics: Sequence[str]
+    records: int
+    full: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """What only the wiring knows: how to open a store, which migrations this program has, what a stream holds."""
+    """What only the wiring knows: how to open a store, which migrations this program has, how a stream stands."""
 
     open_store: Callable[[], Store]
     migrations: Callable[[], list[str]]
-    pending: Callable[[], tuple[list[str], int]]  # topics that are there, items not yet stored
+    stream: Callable[[], Waiting]
     short_of: Callable[[str], str] = lambda path: ""  # why a chDB folder takes no inserts, for want of room
 
 
@@ -143,18 +153,19 @@ def _stream(settings: Settings, parts: Parts) -> Iterator[Check]:
         )
         return
     try:
-        topics, pending = parts.pending()
+        found = parts.stream()
     except ObserveError as error:
         yield _away("stream", error, "start the broker, or correct `stream` and kafka.client")
         return
-    if missing := sorted({*TOPICS.values()} - {*topics}):
+    waiting = f"{found.records:,} records wait for the writer"
+    if missing := sorted({*TOPICS.values()} - {*found.topics}):
         yield Check("stream", "failed", f"topics missing: {', '.join(missing)}", "observe migrate")
-    elif pending > MANY_PENDING:
-        yield Check(
-            "stream", "warning", f"{pending:,} items wait for the writer", "is `observe write` running? add one"
-        )
+    elif found.full:
+        yield Check("stream", "failed", f"{waiting}; senders are told to come again: {found.full}", CATCH_UP)
+    elif found.records > MANY_WAITING:
+        yield Check("stream", "warning", waiting, CATCH_UP)
     else:
-        yield Check("stream", "ok", f"{len(topics)} topics, {pending:,} items wait for the writer")
+        yield Check("stream", "ok", f"{len(found.topics)} topics, {waiting}")
 
 
 def _store(settings: Settings, parts: Parts, running: bool) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 ObserveError
 ├── BadRecord       put it aside, count it, go on
 ├── Unavailable     keep the work, wait, try again
+│   └── Counting    ask again: a long count goes on from where it is
 ├── Lost            forget the work: another member of the group has it
 ├── Damaged         start the process again, before anything else is committed
 └── Misconfigured   stop and tell a person
@@ -25,6 +26,13 @@ class Unavailable(ObserveError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Counting(Unavailable):
+    """A count has come this far in the time that it may take at once, and goes on when it is asked for again."""
+
+    def __init__(self, counted: int, of: int) -> None:
+        super().__init__(f"Kafka: {counted:,} of {of:,} pending records are counted; ask again and it goes on")
 
 
 class Lost(ObserveError):

@@ -84,6 +84,11 @@ class StreamAdmin(Protocol):
         names: what is stored need not be committed yet. Per (topic, partition)."""
         ...
 
+    def full(self) -> str:
+        """Why producers are told to come again, in words; "" where the stream takes more, or where only its servers
+        know."""
+        ...
+
     def dead_letters(self, limit: int, /) -> list[Json]:
         """The newest records put aside: topic, partition, offset, reason, at (RFC 3339)."""
         ...

@@ -141,9 +141,12 @@ def test_producers_wait_while_consumers_are_too_far_behind(tmp_path: Path) -> No
         producer.send(SPANS, bytes(100_000))
     producer.flush(10)
     eventually(lambda: _refused(producer.send))
+    admin = stream.admin()
+    assert admin.full() == "1 of 1 MiB wait (local.max_pending_bytes)"
     producer.send(DEAD_LETTERS, b"x").result(10)  # else a bad record could stop the writer that all wait for
     commit_all(stream)
     eventually(lambda: not _refused(producer.send))
+    assert admin.full() == ""
     producer.close()
 
 

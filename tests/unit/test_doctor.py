@@ -3,6 +3,7 @@
 import fcntl
 import socket
 import time
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import orjson
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from observe import doctor
 from observe.cli import cli
-from observe.doctor import Check, Parts, examine, exit_code
+from observe.doctor import Check, Parts, Waiting, examine, exit_code
 from observe.errors import Unavailable
 from observe.settings import load
 from observe.types import TOPICS
@@ -46,13 +47,13 @@ def settings(tmp_path):
     return load(environ={}, options={"data": str(tmp_path), "store": "clickhouse://u@127.0.0.1:1/x", **addresses})
 
 
-def examined(settings, store=None, pending=lambda: (list(TOPICS.values()), 0), migrations=("0001",)):
+def examined(settings, store=None, stream=lambda: Waiting(list(TOPICS.values()), 0), migrations=("0001",)):
     def opened():
         if store is None:
             raise Unavailable("nobody answers")
         return store
 
-    found = examine(settings, Parts(opened, lambda: list(migrations), pending))
+    found = examine(settings, Parts(opened, lambda: list(migrations), stream))
     assert all(check.do for check in found if check.status != "ok"), "what is wrong says what to do"
     return {check.check: check for check in found}
 
@@ -76,7 +77,9 @@ def test_a_chdb_folder_without_room_and_with_parts_put_aside(settings, tmp_path)
     folder = tmp_path / "store"
     (folder / "store" / "abc" / "abc-def" / "detached" / "broken-on-start_7_1_1_0").mkdir(parents=True)
     chdb = settings.model_copy(update={"store": f"chdb://{folder}"})
-    parts = Parts(FakeStore, lambda: ["0001"], lambda: (list(TOPICS.values()), 0), lambda path: f"no room at {path}")
+    parts = Parts(
+        FakeStore, lambda: ["0001"], lambda: Waiting(list(TOPICS.values()), 0), lambda path: f"no room at {path}"
+    )
     failed = {check.check: check.found for check in examine(chdb, parts) if check.status == "failed"}
     assert failed["disk"].startswith("inserts wait")
     assert failed["disk"].endswith(f"no room at {folder}")
@@ -116,9 +119,13 @@ def test_senders_whose_clocks_run_ahead_and_silence_are_told(settings):
 
 def test_missing_topics_and_a_writer_that_is_behind(settings, tmp_path):
     (tmp_path / "stream").mkdir()
-    found = examined(settings, FakeStore(), pending=lambda: (["otlp_spans"], 0))["stream"]
+    found = examined(settings, FakeStore(), stream=lambda: Waiting(["otlp_spans"], 0))["stream"]
     assert (found.status, found.do) == ("failed", "observe migrate")
-    assert examined(settings, FakeStore(), pending=lambda: (list(TOPICS.values()), 10**7))["stream"].status == "warning"
+    behind = Waiting(list(TOPICS.values()), 10**7)
+    assert examined(settings, FakeStore(), stream=lambda: behind)["stream"].status == "warning"
+    full = replace(behind, full="4,096 of 4,096 MiB wait (local.max_pending_bytes)")
+    told = examined(settings, FakeStore(), stream=lambda: full)["stream"]
+    assert (told.status, "senders are told to come again: 4,096 of" in told.found) == ("failed", True)
 
 
 def test_a_chdb_store_that_another_process_holds_is_not_opened(tmp_path):
@@ -127,7 +134,7 @@ def test_a_chdb_store_that_another_process_holds_is_not_opened(tmp_path):
     assert urlsplit(own.store).scheme == "chdb"
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = {c.check: c for c in examine(own, Parts(pytest.fail, list, lambda: ([], 0)))}
+        found = {c.check: c for c in examine(own, Parts(pytest.fail, list, lambda: Waiting([], 0)))}
     assert found["store"].status == "failed"
 
 

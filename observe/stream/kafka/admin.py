@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import confluent_kafka.admin
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from observe.errors import BadRecord, Misconfigured
+from observe.errors import BadRecord, Counting, Misconfigured
 from observe.settings import KafkaSettings
 from observe.stream.dead_letters import to_json
 from observe.stream.kafka import config
+from observe.stream.kafka.counts import Counts
 from observe.stream.kafka.reading import Key, read
 from observe.stream.otlp import items_of
-from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState
+from observe.types import DEAD_LETTERS, TOPICS, Json, PartitionState, Record
 
 log = logging.getLogger(__name__)
 kafka: Any = confluent_kafka.admin  # its types are incomplete
@@ -38,7 +38,8 @@ CHANGING = (
 """Answers while brokers start, or hand a partition or a group over: who is asked again is told who leads now."""
 ALL_TOPICS = (*TOPICS.values(), DEAD_LETTERS)
 SAY_S = 5.0  # how often a count that takes long says how far it is
-REMEMBERED = 1000  # records that are counted already and kept, per partition
+COUNT_S = 20.0  # and how long it takes at once: somebody waits for the answer
+REMEMBERED = 1000  # offsets before a start of which the count is kept
 DEAD_LETTER_HOURS = 14 * 24.0  # people look at them later than machines look at the rest
 
 
@@ -52,8 +53,8 @@ class KafkaAdmin:
         wanted = config.client(brokers, settings) | {"error_cb": self._heard}
         self._admin = config.connect(kafka.AdminClient, wanted)
         self._counting = threading.Lock()
-        self._counted: dict[Key, deque[tuple[int, int]]] = {}  # offset and items of pending records, by partition
-        self._read_to: dict[Key, int] = {}
+        self._counted: dict[Key, Counts] = {}
+        self.count_s = COUNT_S
 
     def migrate(self) -> list[str]:
         present = self._topics()
@@ -72,15 +73,15 @@ class KafkaAdmin:
     def pending(
         self, group: str, since: Mapping[tuple[str, int], int] | None = None, /
     ) -> Mapping[tuple[str, int], int]:
-        """Kafka keeps no sums: each pending record is read once, and remembered until it is committed."""
+        """Kafka keeps no sums: each pending record is read once, and counted until it is committed. Raises Counting
+        where that takes longer than `count_s`; the next question goes on from there."""
         states = {(s.topic, s.partition): s for s in self.partitions(group) if s.topic != DEAD_LETTERS}
         starts = {key: max(s.begin, (since or {}).get(key, s.committed)) for key, s in states.items()}
         with self._counting:
-            self._count_up({key: (start, states[key].end) for key, start in starts.items()})
-            return {
-                key: sum(items for offset, items in self._counted[key] if offset >= start)
-                for key, start in starts.items()
-            }
+            return self._count({key: (start, states[key].end) for key, start in starts.items()})
+
+    def full(self) -> str:
+        return ""  # Kafka drops the oldest records instead, see kafka.retention_hours
 
     def dead_letters(self, limit: int, /) -> list[Json]:
         states = [state for state in self.partitions("observe-admin") if state.topic == DEAD_LETTERS]
@@ -180,31 +181,44 @@ class KafkaAdmin:
 
     # ── pending items ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _count_up(self, wanted: Mapping[Key, tuple[int, int]]) -> None:
-        """Reads on to the ends that are wanted. What lies before the starts is forgotten, a little behind: another
-        caller may ask from further back."""
-        ranges = {}
-        for key, (start, end) in wanted.items():
-            counted = self._counted.setdefault(key, deque())
-            while len(counted) > REMEMBERED and counted[REMEMBERED][0] < start:
-                counted.popleft()
-            if not counted or not counted[0][0] <= start <= self._read_to[key]:
-                counted.clear()
-                self._read_to[key] = start
-            ranges[key] = (self._read_to[key], end)
-        records = sum(end - start for start, end in ranges.values())
-        say_at = time.monotonic() + SAY_S
-        for number, record in enumerate(read(self._brokers, self._settings, ranges), start=1):
-            if time.monotonic() > say_at:
+    def _count(self, wanted: Mapping[Key, tuple[int, int]]) -> dict[Key, int]:
+        """Items of each range. What was counted before is known in blocks; of those only the one is read again in
+        which a range begins. A count that takes too long goes on where it was, when it is asked for again."""
+        for key, (start, _) in wanted.items():
+            counts = self._counted.get(key)
+            if counts is None or not counts.begin <= start <= counts.end:
+                self._counted[key] = Counts(start)
+        self._count_up({key: end for key, (_, end) in wanted.items()})
+        found = {key: self._counted[key].whole(start) for key, (start, _) in wanted.items()}
+        for record in self._read({key: self._counted[key].cut(start) for key, (start, _) in wanted.items()}):
+            found[record.topic, record.partition] += _items(record)
+        for key, (start, _) in wanted.items():
+            self._counted[key].forget(start - REMEMBERED)  # another caller may ask from further back
+        return found
+
+    def _count_up(self, ends: Mapping[Key, int]) -> None:
+        ranges = {key: (self._counted[key].end, end) for key, end in ends.items()}
+        records = sum(max(0, end - start) for start, end in ranges.values())
+        began = time.monotonic()
+        say_at = began + SAY_S
+        for number, record in enumerate(self._read(ranges), start=1):
+            self._counted[record.topic, record.partition].add(record.offset, _items(record))
+            now = time.monotonic()
+            if now > say_at:
                 say_at += SAY_S
                 log.warning("counting what is pending on Kafka: %s of %s records", f"{number:,}", f"{records:,}")
-            try:
-                items = items_of(record)
-            except BadRecord:
-                items = 0  # the writer puts it aside; it holds nothing that could be pending
-            key = (record.topic, record.partition)
-            self._counted[key].append((record.offset, items))
-            self._read_to[key] = record.offset + 1
+            if now - began > self.count_s and number < records:
+                raise Counting(number, records)
+
+    def _read(self, ranges: Mapping[Key, tuple[int, int]]) -> Iterator[Record]:
+        return read(self._brokers, self._settings, ranges)
+
+
+def _items(record: Record) -> int:
+    try:
+        return items_of(record)
+    except BadRecord:
+        return 0  # the writer puts it aside; it holds nothing that could be pending
 
 
 def patiently(ask: Callable[[], T]) -> T:

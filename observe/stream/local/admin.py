@@ -9,6 +9,7 @@ from observe.settings import LocalSettings
 from observe.stream.dead_letters import to_json
 from observe.stream.local.groups import Groups
 from observe.stream.local.log import Log
+from observe.stream.local.retention import pending_bytes
 from observe.types import DEAD_LETTERS, Json, PartitionState
 
 
@@ -59,6 +60,16 @@ class LocalAdmin:
             groups.close()
             log.close()
         return pending
+
+    def full(self) -> str:
+        groups, log = Groups(self._folder), Log(self._folder)
+        try:
+            held = pending_bytes(log, groups)
+        finally:
+            groups.close()
+            log.close()
+        most = self._settings.max_pending_bytes
+        return f"{held / 2**20:,.0f} of {most / 2**20:,.0f} MiB wait (local.max_pending_bytes)" if held >= most else ""
 
     def dead_letters(self, limit: int, /) -> list[Json]:
         log = Log(self._folder)
