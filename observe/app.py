@@ -22,7 +22,7 @@ from observe.frames import Frames
 from observe.interfaces import Producer, Store, Stream
 from observe.settings import Settings
 from observe.stream import open_stream
-from observe.telemetry import RETRIES
+from observe.telemetry import RETRIES, show_thread_name
 from observe.types import TOPICS, BatchLimits, Incident, Json
 from observe.wire import incident_json
 
@@ -64,6 +64,7 @@ class Process:
         stop = threading.Event()
 
         def guarded() -> None:
+            show_thread_name()
             try:
                 run(stop)
             except Damaged as error:

@@ -19,6 +19,7 @@ from collectors.otlp.intake import Intake
 from collectors.otlp.over_http import HttpApp
 from observe.interfaces import Producer
 from observe.settings import OtlpSettings
+from observe.telemetry import show_thread_name
 
 WORKERS: Final = 2  # threads for large requests and JSON; each may hold one unpacked request that is not yet counted
 
@@ -62,6 +63,7 @@ class OtlpReceiver:
         return self._intake.budget.used_bytes
 
     def _run(self, sock: socket.socket, started: Future[None]) -> None:
+        show_thread_name()
         try:
             with contextlib.closing(sock), asyncio.Runner(loop_factory=_event_loop()) as runner:
                 runner.run(self._serve(sock, started))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import time
 
 import pytest
 
 from observe.app import Process
+from observe.bench.ingest import Threads
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -41,3 +45,23 @@ def test_a_thread_that_fails_stops_the_process(caplog: pytest.LogCaptureFixture)
     process.close()
     assert process.failed
     assert "writer failed" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_system_and_the_benchmark_know_a_part_by_its_name() -> None:
+    process, busy, seen = Process(), threading.Event(), threading.Event()
+
+    def run(stop: threading.Event) -> None:
+        end_s = time.thread_time() + 0.05
+        while time.thread_time() < end_s:
+            pass
+        busy.set()
+        seen.wait(10)
+
+    meter = Threads([os.getpid()])
+    process.thread("the-writer-of-all", run)
+    assert busy.wait(10)
+    assert meter.total()["the-writer-of-a"] >= 4  # Linux keeps 15 bytes; a tick is 10 ms
+    seen.set()
+    process.close()
+    assert meter.total()["the-writer-of-a"] >= 4  # what it took stays on the account after its end

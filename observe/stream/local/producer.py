@@ -19,6 +19,7 @@ from observe.stream.local.groups import Groups
 from observe.stream.local.log import Entry, Log
 from observe.stream.local.retention import pending_bytes, prune
 from observe.stream.otlp import items_of
+from observe.telemetry import show_thread_name
 from observe.types import DEAD_LETTERS, Record
 
 BUFFER_BYTES = 64 * 2**20
@@ -106,6 +107,7 @@ class LocalProducer:
     # ── the writer thread ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
+        show_thread_name()
         pruned = checked = 0.0
         while True:
             group = self._next_group()
