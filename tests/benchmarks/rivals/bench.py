@@ -129,15 +129,17 @@ class Bench:
     def parts(self, database: str) -> int:
         return int(str(self.client.command(f"SELECT count() FROM system.parts WHERE active AND database='{database}'")))
 
-    def wait_for_rows(self, database: str, group: str) -> float:
-        """Waits until every span has a row; when the last was added.
+    def wait_for_rows(self, database: str, group: str, *, distinct: bool = False) -> float:
+        """Waits until there are as many rows, or as many `distinct` ones, as spans; when the last was added.
 
         None added for a while is the end, too: soon where all records are committed, since then no more will come.
+        After a kill rows that are there twice must not pass for others.
         """
+        count = self.distinct if distinct else self.rows
         seen, grown = -1, time.monotonic()
         while seen < self.spans:
             time.sleep(POLL_S)
-            if (now := self.rows(database)) != seen:
+            if (now := count(database)) != seen:
                 seen, grown = now, time.monotonic()
             stalled_s = time.monotonic() - grown
             if stalled_s > SESSION_S or (stalled_s > STALL_S and self.lag(group) == 0):
@@ -208,7 +210,7 @@ class Bench:
                     time.sleep(0.05)
                 process.kill()
         with self._running(contender, database):
-            self.wait_for_rows(database, contender.group)
+            self.wait_for_rows(database, contender.group, distinct=True)
         return Result(
             contender.name, contender.what, self.spans, rows=self.rows(database), distinct=self.distinct(database)
         )
