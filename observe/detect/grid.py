@@ -193,18 +193,37 @@ class Grid:
 
 def grid_of(windows: pl.DataFrame, span: Span, live: Bools | None = None) -> Grid:
     """All series that have a row in the span; rows may come in any order. `live` where others are known to be."""
-    index = (pl.col("window_start_ns") - span.first_ns) // WINDOW_NS
-    rows = windows.select(
-        index.cast(pl.Int32).alias("window"),
-        *KEYS,
-        pl.col("requests", "errors").cast(pl.Float64),
-        "latency_buckets",
-    ).filter(pl.col("window").is_between(0, span.length - 1))
-    if not rows["window"].is_sorted():
-        rows = rows.sort("window", maintain_order=True)
+    window = (windows["window_start_ns"].to_numpy() - span.first_ns) // WINDOW_NS
+    inside = (window >= 0) & (window < span.length)
+    if not inside.all():
+        windows, window = windows.filter(inside), window[inside]
+    if (window[1:] < window[:-1]).any():
+        order = np.argsort(window, kind="stable")
+        windows, window = windows[order], window[order]
+    keys = _keys(windows)
+    numbered = windows.lazy().select(KEYS).join(keys.lazy(), on=KEYS, how="left", maintain_order="left")
+    series = numbered.select("series").collect()["series"].to_numpy().astype(np.int64)
+    shape = (len(keys), span.length)
+    requests, errors = (windows[name].to_numpy().astype(np.float64) for name in ("requests", "errors"))
+    of_window = _folded(series, window, requests, shape)
+    return Grid(
+        keys=pl.DataFrame([keys[name] for name in KEYS]),
+        group=keys["group"].to_numpy(),
+        of_spans=keys["of_spans"].to_numpy(),
+        asked=keys["asked"].to_numpy(),
+        span=span,
+        requests=of_window,
+        errors=_folded(series, window, errors, shape),
+        entries=_entries(series, window, windows["latency_buckets"]),
+        live=np.asarray((of_window > 0).any(axis=0)) if live is None else live,
+    )
+
+
+def _keys(windows: pl.DataFrame) -> pl.DataFrame:
+    """The series, sorted and numbered, and what `Grid` says of each."""
     serving = pl.col("kind").is_in(SERVING)
-    keys = (
-        rows.lazy()
+    return (
+        windows.lazy()
         .select(KEYS)
         .unique()
         .sort(KEYS)
@@ -216,21 +235,21 @@ def grid_of(windows: pl.DataFrame, span: Span, live: Bools | None = None) -> Gri
         )
         .collect()
     )
-    rows = rows.join(keys.select("series", *KEYS), on=KEYS, how="left", maintain_order="left")
-    series, window = rows["series"].to_numpy().astype(np.int64), rows["window"].to_numpy().astype(np.int64)
-    shape = (len(keys), span.length)
-    requests = _folded(series, window, rows["requests"].to_numpy(), shape)
-    return Grid(
-        keys=keys.select(KEYS),
-        group=keys["group"].to_numpy(),
-        of_spans=keys["of_spans"].to_numpy(),
-        asked=keys["asked"].to_numpy(),
-        span=span,
-        requests=requests,
-        errors=_folded(series, window, rows["errors"].to_numpy(), shape),
-        entries=_entries(series, window, rows["latency_buckets"]),
-        live=np.asarray((requests > 0).any(axis=0)) if live is None else live,
-    )
+
+
+def flattened(lists: pl.Series) -> tuple[Ints, NDArray[np.int16], NDArray[np.uint64]]:
+    """Histograms in long form: where the buckets of each begin, one more at the end; bucket numbers; counts.
+
+    No histogram is an empty one. Read as Arrow lays them out, which costs as good as nothing.
+    """
+    array = (lists.fill_null([]) if lists.null_count() else lists).rechunk().to_arrow()
+    start: Ints = np.from_dlpack(array.offsets).astype(np.int64)
+    filled = slice(int(start[0]), int(start[-1]))
+    # Arrow's own to_numpy() loads pandas.
+    bucket: NDArray[np.int16]
+    count: NDArray[np.uint64]
+    bucket, count = map(np.from_dlpack, array.values.flatten())  # type: ignore[assignment]
+    return start - start[0], bucket[filled], count[filled]
 
 
 def _folded(series: Ints, window: Ints, values: Floats, shape: tuple[int, int]) -> Floats:
@@ -239,18 +258,18 @@ def _folded(series: Ints, window: Ints, values: Floats, shape: tuple[int, int]) 
 
 
 def _entries(series: Ints, window: Ints, histograms: pl.Series) -> Entries:
-    sizes = histograms.list.len().fill_null(0).to_numpy().astype(np.int64)
+    start, number, count = flattened(histograms)
+    sizes = np.diff(start)
     filled = sizes > 0
-    flat = histograms.explode(empty_as_null=False, keep_nulls=False).struct
-    bucket = np.clip(flat.field("bucket").to_numpy(), LOWEST_BUCKET, HIGHEST_BUCKET)
+    bucket = np.clip(number, LOWEST_BUCKET, HIGHEST_BUCKET)
     lowest, highest = (int(bucket.min()), int(bucket.max())) if len(bucket) else (0, 0)
     width = highest - lowest + 1
     series, window, sizes = series[filled], window[filled], sizes[filled]
     row = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     cell = np.repeat(series * width - lowest, sizes)
     cell += bucket
-    count = flat.field("count").to_numpy().astype(np.float64)
-    return Entries(series, window, np.cumsum(sizes) - sizes, sizes, row, cell, count, lowest, width)
+    first = np.cumsum(sizes) - sizes
+    return Entries(series, window, first, sizes, row, cell, count.astype(np.float64), lowest, width)
 
 
 @dataclass(frozen=True, slots=True)

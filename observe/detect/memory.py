@@ -16,8 +16,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from observe.detect.grid import HIGHEST_BUCKET, KEYS, LOWEST_BUCKET, current_windows, scales_of
+from observe.detect.grid import HIGHEST_BUCKET, KEYS, LOWEST_BUCKET, current_windows, flattened, scales_of
 from observe.detect.statistics import Bools, Floats, Ints
+from observe.detect.uneven import uneven
 from observe.frames import BUCKETS_PER_OCTAVE
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS
@@ -31,10 +32,7 @@ QUANTILES = (0.985, 0.94)  # a little below P99 and P95: the screen lets through
 EFFECT_QUANTILES = (0.98, 0.93, 0.47)
 RANK_ONE = 32_000  # ranks −½ … ½ as whole numbers
 ROWS_AT_ONCE = 300_000
-
-UNEVEN, UNEVEN_SHARE, UNEVEN_REQUESTS = 2.0, 0.015, 60.0
-"""A stretch is worse than the others where the share of its slow or failing requests is more than twice theirs and
-this."""
+FEW, MANY = 2_000, 20_000  # rows up to which, and series up to which, a dictionary numbers them sooner than a join
 
 Counts = NDArray[np.uint32]
 Smalls = NDArray[np.float32]
@@ -49,7 +47,8 @@ class Reference:
     columns: NDArray[np.int16]  # [statistic, series] last coarse bucket that is not beyond
     shares: Smalls  # [quantile, series] share of the requests that lay beyond
     ranks: NDArray[np.int16]  # [series, coarse bucket]
-    uneven: Bools  # [series] one stretch was much worse than the others: nothing to compare with
+    uneven: Bools  # [series] one stretch was much worse than the others: little to compare with
+    calm: Smalls  # [2, series] share of what is beyond the second of `columns`, and of errors, in the calmest stretches
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +97,7 @@ class Memory:
         self.end = 0
         self.last = 0  # newest window with data of anyone, folded in or not yet
         self._numbered = pl.DataFrame(schema=dict.fromkeys(KEYS, pl.String)).with_row_index("series")
+        self._numbers_of: dict[tuple[str, ...], int] | None = None
         self._groups: Ints | None = None
         self.requests: Counts = np.zeros((self.length, 0), np.uint32)
         self.errors: Counts = np.zeros((self.newest, 0), np.uint32)
@@ -170,13 +170,11 @@ class Memory:
         first = max(min(first, self.end), end - self.length)
         skipped = np.arange(max(self.end, first - self.length), first) % self.length
         self.requests[skipped], self._live[skipped] = 0, False
-        number = pl.col("window_start_ns") // WINDOW_NS
-        if windows.height:
-            self.last = max(self.last, int(windows["window_start_ns"].max()) // WINDOW_NS)  # type: ignore[arg-type]
-        windows = windows.with_columns(number.alias("window"))
-        if not windows["window"].is_sorted():
-            windows = windows.sort("window", maintain_order=True)
-        bounds = windows["window"].to_numpy()
+        if not windows["window_start_ns"].is_sorted():
+            windows = windows.sort("window_start_ns", maintain_order=True)
+        bounds = windows["window_start_ns"].to_numpy() // WINDOW_NS
+        if len(bounds):
+            self.last = max(self.last, int(bounds[-1]))
         per_window = max(1, int(np.searchsorted(bounds, end) - np.searchsorted(bounds, first)) // max(1, end - first))
         chunk = max(1, ROWS_AT_ONCE // per_window)
         while first < end:
@@ -231,33 +229,42 @@ class Memory:
 
     def _rows(self, windows: pl.DataFrame) -> _Rows:
         series = self._numbers(windows)
-        histograms = windows["latency_buckets"]
-        sizes = histograms.list.len().fill_null(0).to_numpy().astype(np.int64)
-        flat = histograms.explode(empty_as_null=False, keep_nulls=False).struct
-        bucket = np.clip(flat.field("bucket").to_numpy(), LOWEST_BUCKET, HIGHEST_BUCKET) >> COARSE_BITS
-        cell = np.repeat(series * WIDTH - LEAST, sizes)
+        entry_from, number, count = flattened(windows["latency_buckets"])
+        bucket = np.clip(number, LOWEST_BUCKET, HIGHEST_BUCKET) >> COARSE_BITS
+        cell = np.repeat(series * WIDTH - LEAST, np.diff(entry_from))
         cell += bucket
         return _Rows(
-            windows["window"].to_numpy(),
+            windows["window_start_ns"].to_numpy() // WINDOW_NS,
             series,
             windows["requests"].to_numpy().astype(np.uint32),
             windows["errors"].to_numpy().astype(np.uint32),
-            np.append(0, np.cumsum(sizes)),
+            entry_from,
             cell,
-            flat.field("count").to_numpy().astype(np.uint32),
+            count.astype(np.uint32),
         )
 
     def _numbers(self, windows: pl.DataFrame) -> Ints:
         """Series of the rows; new ones are added in order of their names."""
         keys = windows.select(KEYS)
+        if keys.height <= FEW and self.series <= MANY:
+            known_numbers = self._looked_up()
+            numbers = [known_numbers.get(key, -1) for key in zip(*(keys[name].to_list() for name in KEYS), strict=True)]
+            if -1 not in numbers:
+                return np.array(numbers, dtype=np.int64)
         series = keys.join(self._numbered, on=KEYS, how="left", maintain_order="left")["series"]
         if series.null_count():
             new = keys.filter(series.is_null()).unique().sort(KEYS)
             known = pl.concat([self.keys, new], rechunk=True)
-            self._numbered = known.with_row_index("series")
+            self._numbered, self._numbers_of = known.with_row_index("series"), None
             self._grow(new.height)
             return self._numbers(windows)
         return series.to_numpy().astype(np.int64)
+
+    def _looked_up(self) -> dict[tuple[str, ...], int]:
+        """Numbers by service, operation and kind."""
+        if self._numbers_of is None:
+            self._numbers_of = {key: number for number, key in enumerate(self.keys.iter_rows())}
+        return self._numbers_of
 
     def _grow(self, more: int) -> None:
         def wider(array: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -318,27 +325,19 @@ class Memory:
                     shares[number, part] = 1.0 - np.take_along_axis(above, at, axis=1)[:, 0] / np.maximum(n, 1)
             middle = (above - histogram / 2.0) / np.maximum(n, 1)[:, None] - 0.5
             ranks[part] = middle * RANK_ONE
-        return Reference(total, errors, columns, shares, ranks, self._uneven(used, columns[1]))
+        return Reference(total, errors, columns, shares, ranks, *uneven(*self._bad(used, columns[1])))
 
-    def _uneven(self, used: list[Stretch], columns: NDArray[np.int16]) -> Bools:
-        """Whether errors, or requests beyond the second of QUANTILES, are many times as frequent in one stretch as in
-        most; [series]. The exact tests may take such a stretch out of the baseline, and see more than a screen
-        would by a reference that it is part of."""
-        shares = np.full((2, len(used), self.series), np.nan, np.float32)
+    def _bad(self, used: list[Stretch], columns: NDArray[np.int16]) -> tuple[Smalls, Smalls]:
+        """Requests [stretch, series], and how many were slower than `columns`, and failed; [2, stretch, series]."""
+        requests = np.zeros((len(used), self.series), np.float32)
+        bad = np.zeros((2, len(used), self.series), np.float32)
         for at, stretch in enumerate(used):
             series, bucket = np.divmod(stretch.cells.astype(np.int64), WIDTH)
-            known = len(stretch.errors)
-            n = np.bincount(series, weights=stretch.counts, minlength=known)[:known]
             over = bucket > columns[series]
-            slow = np.bincount(series[over], weights=stretch.counts[over], minlength=known)[:known]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                shares[:, at, :known] = np.where(n >= UNEVEN_REQUESTS, [slow / n, stretch.errors / n], np.nan)
-        if not len(used):
-            return np.zeros(self.series, dtype=bool)
-        filled = np.where(np.isnan(shares), np.float32(0.0), shares)
-        middle = np.sort(filled, axis=1)[:, (len(used) - 1) // 2]
-        uneven: Bools = np.asarray((filled.max(axis=1) > UNEVEN * middle + UNEVEN_SHARE).any(axis=0))
-        return uneven
+            requests[at] = np.bincount(series, weights=stretch.counts, minlength=self.series)
+            bad[0, at] = np.bincount(series[over], weights=stretch.counts[over], minlength=self.series)
+            bad[1, at, : len(stretch.errors)] = stretch.errors
+        return requests, bad
 
     def _summed(self, used: list[Stretch], start: int, stop: int) -> Floats:
         sums = np.zeros((stop - start) * WIDTH)
@@ -355,7 +354,8 @@ class Memory:
         kept = np.flatnonzero(alive)
         number = np.full(self.series, -1, np.int64)
         number[kept] = np.arange(len(kept))
-        self._numbered, self._groups = self.keys[kept.tolist()].with_row_index("series"), None
+        self._numbered = self.keys[kept.tolist()].with_row_index("series")
+        self._groups, self._numbers_of = None, None
         self.requests, self.errors = self.requests[:, kept], self.errors[:, kept]
         self.beyond, self.rank_sums = self.beyond[:, :, kept], self.rank_sums[:, kept]
         self.first, self._open_errors = self.first[kept], self._open_errors[kept]

@@ -11,18 +11,16 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from observe.detect.grid import METRIC, Fleet
 from observe.detect.memory import QUANTILES, Counts, Memory, Reference
-from observe.detect.statistics import Bools, Ints
+from observe.detect.statistics import Bools, Ints, Numbers, chernoff, poisson_bound
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS
 
-Numbers = NDArray[np.floating]
-
 LOG_P = float(np.log(3e-5))
 LOG_P_ERRORS = float(np.log(3e-4))
+LOG_STIRRED_P, STIRRED_Z = float(np.log(0.02)), 2.0
 RANK_Z = 4.0
 KNOWN = 60.0  # requests of the reference from which on it says something
 LOG_REST_P = float(np.log(0.02))  # of what is left without the worst window
@@ -49,28 +47,11 @@ def screen(memory: Memory, settings: DetectSettings, always: Set[str] = frozense
     known = np.zeros(memory.series, dtype=bool)
     known[: len(reference.requests)] = reference.requests >= KNOWN
     found = _moved(memory, reference, known, settings) | _traffic(memory, settings)
-    found[: len(reference.uneven)] |= reference.uneven
     service = memory.keys["service"]
     named = set(service.filter(found).to_list()) | (set(always) & set(service.to_list()))
     tests = int(3 * of_spans.sum() + (~of_spans).sum())
     live_from_ns = (memory.end - memory.length) * WINDOW_NS
     return Screened(frozenset(named), Fleet(tests, memory.live, live_from_ns, memory.last * WINDOW_NS))
-
-
-def chernoff(count: Numbers, mean: Numbers) -> Numbers:
-    """Bound from above on ln P(X ≥ count) for a Poisson X; 0 where the count is no more than its mean.
-
-    >>> bool(chernoff(np.array(10.0), np.array(2.0)) > np.log(4.6e-5))
-    True
-    """
-    return np.where(count > mean, _poisson_bound(count, mean), 0.0)
-
-
-def _poisson_bound(count: Numbers, mean: Numbers) -> Numbers:
-    """The same on the side of the mean where the count lies."""
-    with np.errstate(divide="ignore"):
-        bound: Numbers = count - mean - np.where(count > 0, count * np.log(np.maximum(count, 1e-9) / mean), 0.0)
-    return bound
 
 
 class _Reach:
@@ -108,9 +89,10 @@ def _moved(memory: Memory, reference: Reference, known: Bools, settings: DetectS
     """Latency or errors, over any of the lengths; [series]."""
     reach = _Reach(memory)
     enough = reach.n >= settings.min_requests
-    found: Bools = ~known & enough.any(axis=0)
-    found |= _slower(reach, reference, enough & known)
+    found: Bools = (~known & enough.any(axis=0)) | _slower(reach, reference, enough & known)
     series = memory.series
+    stirred = np.flatnonzero(reference.uneven)
+    found[stirred[_stirred(reach, reference.calm[:, stirred], stirred, settings)]] = True
     errors, requests = _wide(reference.errors, series), np.maximum(_wide(reference.requests, series), 1.0)
     more = reach.sums[0] / np.maximum(reach.n, 1.0) - errors / requests >= settings.error_min_increase / 2.0
     scale, at = np.nonzero(more & (reach.sums[0] > reach.worst[0]) & enough & known)
@@ -118,6 +100,18 @@ def _moved(memory: Memory, reference: Reference, known: Bools, settings: DetectS
     expected = (reach.n[scale, at] * rate)[None]
     found[at[_counted(reach, slice(0, 1), expected, scale, at, LOG_P_ERRORS)[0]]] = True
     return found | _together(reach, errors, requests, memory.groups, settings)
+
+
+def _stirred(reach: _Reach, calm: Numbers, at: Ints, settings: DetectSettings) -> Bools:
+    """Whether series whose reference holds an incident are unlike their `calm` stretches [slow or errors, series], or
+    slow even by that reference; [series]."""
+    n = reach.n[:, at]
+    usual = np.maximum(n * calm[:, None], 1e-9)
+    slow, failing, placed = reach.sums[len(QUANTILES)][:, at], reach.sums[0][:, at], reach.sums[-1][:, at]
+    unlike = (chernoff(slow, usual[0]) <= LOG_STIRRED_P) | (chernoff(failing, usual[1]) <= LOG_STIRRED_P)
+    unlike |= placed >= STIRRED_Z * np.sqrt(n / 12.0)
+    stirred: Bools = np.asarray((unlike & (n >= settings.min_requests)).any(axis=0))
+    return stirred
 
 
 def _together(reach: _Reach, errors: Numbers, requests: Numbers, group: Ints, settings: DetectSettings) -> Bools:
@@ -187,7 +181,7 @@ def _traffic(memory: Memory, settings: DetectSettings) -> Bools:
     found = np.zeros(memory.series, dtype=bool)
     usual = _usual(past[:, at], seen[:, at])
     changed = np.where(fell[at], now[at] <= (1.0 - part) * usual, now[at] >= (1.0 + part) * usual)
-    found[at] = changed & (_poisson_bound(now[at], np.maximum(usual, 1e-3)) <= LOG_P)
+    found[at] = changed & (poisson_bound(now[at], np.maximum(usual, 1e-3)) <= LOG_P)
     return found
 
 

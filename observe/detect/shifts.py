@@ -63,7 +63,7 @@ def detect(
 
 def _parts(windows: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Whole services, about SERIES_AT_ONCE series at a time."""
-    if windows.height <= SERIES_AT_ONCE:
+    if windows.height <= SERIES_AT_ONCE or windows.select(pl.struct(KEYS).n_unique()).item() <= SERIES_AT_ONCE:
         yield windows
         return
     sizes = windows.select(KEYS).unique().group_by("service").len().sort("service")

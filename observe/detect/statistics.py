@@ -12,6 +12,7 @@ from scipy import special
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Numbers = NDArray[np.floating]
 
 SMALLEST_P = 1e-300
 
@@ -54,6 +55,22 @@ def binomial_upper(count: Floats, trials: Floats, share: Floats) -> Floats:
     """
     tail = special.betainc(np.maximum(count, 1e-9), np.maximum(trials - count + 1.0, 1e-9), share)
     return _bounded(np.where(count <= 0, 1.0, tail))
+
+
+def chernoff(count: Numbers, mean: Numbers) -> Numbers:
+    """Bound from above on ln P(X ≥ count) for a Poisson X; 0 where the count is no more than its mean.
+
+    >>> bool(chernoff(np.array(10.0), np.array(2.0)) > np.log(4.6e-5))
+    True
+    """
+    return np.where(count > mean, poisson_bound(count, mean), 0.0)
+
+
+def poisson_bound(count: Numbers, mean: Numbers) -> Numbers:
+    """The same on the side of the mean where the count lies."""
+    with np.errstate(divide="ignore"):
+        bound: Numbers = count - mean - np.where(count > 0, count * np.log(np.maximum(count, 1e-9) / mean), 0.0)
+    return bound
 
 
 def chi_square_upper(square: Floats, degrees: float) -> Floats:

@@ -11,8 +11,10 @@ from observe.bench.series import START_NS, WINDOW_S, Fault, Fleet, Known, draw, 
 from observe.detect import detect
 from observe.detect.live import detect_live, renew
 from observe.detect.memory import Memory
-from observe.detect.screen import chernoff, screen
-from observe.frames import Frames
+from observe.detect.screen import screen
+from observe.detect.statistics import chernoff
+from observe.detect.uneven import uneven
+from observe.frames import SERVICE_WINDOWS, Frames
 from observe.settings import DetectSettings
 from observe.types import WINDOW_NS, Interval
 from tests.unit.detect_parts import frames, row
@@ -159,3 +161,30 @@ def test_chernoff_bounds_the_tail_from_above() -> None:
     count, mean = np.meshgrid(np.arange(1.0, 60.0), np.array([0.01, 0.5, 3.0, 20.0]))
     exact = stats.poisson(mean).sf(count - 1)
     assert (np.exp(chernoff(count, mean)) >= exact * (1 - 1e-9))[count > mean].all()
+
+
+def test_uneven_pasts_are_told_from_chance() -> None:
+    """Stretches of five minutes: few requests with a stray error are not uneven, an incident among many is."""
+    rng = np.random.default_rng(8)
+    requests = rng.poisson(np.repeat([[70.0, 70.0, 3000.0, 3000.0]], 9, axis=0)).astype(np.float32)
+    bad = rng.binomial(requests.astype(int), 0.005, (2, 9, 4)).astype(np.float32)
+    bad[1, 4, 0] = 2  # of 70, where the median has none
+    bad[0, 3:5, 2] = 450  # slow ones, twice in a row
+    found, calm = uneven(requests, bad)
+    assert found.tolist() == [False, False, True, False]
+    assert calm[0, 2] == pytest.approx(0.005, abs=0.002)
+
+
+def test_histograms_are_read_whatever_arrow_makes_of_them() -> None:
+    """Slices, empty histograms and missing ones."""
+    rows = [{"bucket": 3, "count": 2}, {"bucket": 9, "count": 1}]
+    lists = pl.Series([rows, None, [], rows[:1], rows], dtype=SERVICE_WINDOWS["latency_buckets"])
+    windows = pl.DataFrame({
+        "window_start_ns": [WINDOW_NS * at for at in range(5)], "service": "a", "operation": "b", "kind": "Server",
+        "version": "", "requests": [3, 0, 0, 2, 3], "errors": 0, "duration_sum_ms": 0.0, "latency_buckets": lists,
+    }).select(pl.col(name).cast(kind) for name, kind in SERVICE_WINDOWS.items())  # fmt: skip
+    for first in (0, 1, 3):
+        memory = Memory(SETTINGS)
+        memory.fold(windows[first:], first, 5)
+        assert memory.requests[memory.rows(5 - first), 0].tolist() == [3, 0, 0, 2, 3][first:]
+        assert memory._open.sum() == sum([3, 0, 0, 2, 3][first:])
