@@ -31,13 +31,9 @@ FROM file('{file}', Parquet)"""
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.getbasetemp())
-        opened = ClickHouseStore(f"chdb://{tmp_path_factory.mktemp('chdb')}", AGES)
-        opened.migrate()
-        yield opened
-        opened.close()
+def store(opened_store):
+    with opened_store("chdb", AGES) as store:
+        yield store
 
 
 def fill(store: ClickHouseStore, frames: Frames, folder) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import re
 import time
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from observe import pipeline
 from observe.api import create_app, serve
 from observe.cli import cli
 from observe.looks import unpack
-from observe.settings import RetentionSettings, load
+from observe.settings import load
 from observe.store import ClickHouseStore
 from observe.store.read import Reader
 from observe.types import WINDOW_NS, Incident
@@ -63,14 +63,13 @@ class Site:
     store: ClickHouseStore
 
 
-@pytest.fixture(scope="module", params=["chdb", pytest.param("clickhouse", marks=pytest.mark.clickhouse)])
-def site(request, tmp_path_factory):
-    url = f"chdb://{tmp_path_factory.mktemp('store')}"
-    if request.param == "clickhouse":
-        url = f"{request.getfixturevalue('clickhouse_url')}/explained_{time.time_ns()}"
-    folder = os.getcwd()  # chDB makes its own folder the working one
-    store = ClickHouseStore(url, RetentionSettings())
-    store.migrate()
+@pytest.fixture(scope="module", params=["chdb", pytest.param("server", marks=pytest.mark.clickhouse)])
+def site(request, opened_store):
+    with opened_store(request.param) as store:
+        yield from served(store)
+
+
+def served(store: ClickHouseStore) -> Iterator[Site]:
     base_ns = (time.time_ns() - 900 * SECOND) // WINDOW_NS * WINDOW_NS
     spans = traces()
     for number in range(0, len(spans), 3000):
@@ -82,8 +81,6 @@ def site(request, tmp_path_factory):
     with httpx.Client(base_url=f"http://{server.address}", timeout=60) as http:
         yield Site(http, incidents, store)
     server.stop()
-    store.close()
-    os.chdir(folder)
 
 
 def watched(store: ClickHouseStore, base_ns: int) -> Incident:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -27,11 +26,12 @@ from collectors.otlp.intake import Intake
 from observe.errors import Unavailable
 from observe.ingest import Mover
 from observe.sdk.kafka import KafkaSpanExporter
-from observe.settings import KafkaSettings, OtlpSettings, RetentionSettings
+from observe.settings import KafkaSettings, OtlpSettings
 from observe.store import ClickHouseStore
 from observe.stream.kafka import KafkaStream
 from observe.types import TOPICS, BatchLimits, PartitionState
 from tests.fixtures.records import Span, logs, metrics, request
+from tests.fixtures.stores import Opened
 
 pytestmark = pytest.mark.kafka
 
@@ -67,13 +67,6 @@ with trace.get_tracer("t").start_as_current_span("from the SDK"):
 metrics.get_meter("t").create_counter("orders").add(3)
 time.sleep(0.5)
 """
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    before = os.getcwd()  # chDB makes its own folder the working one
-    yield str(tmp_path_factory.mktemp("feeders"))
-    os.chdir(before)
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +116,14 @@ class Writer:
     def close(self) -> None:
         self._consumer.close()
         self._dead_letters.close()
-        self._store.close()
 
 
 @pytest.fixture(scope="module")
-def writer(kafka_bootstrap: str, stream: KafkaStream, folder: str) -> Iterator[Writer]:
-    store = ClickHouseStore(f"chdb://{folder}", RetentionSettings())
-    store.migrate()
-    writer = Writer(kafka_bootstrap, stream, store)
-    yield writer
-    writer.close()
+def writer(kafka_bootstrap: str, stream: KafkaStream, opened_store: Opened) -> Iterator[Writer]:
+    with opened_store("chdb") as store:
+        writer = Writer(kafka_bootstrap, stream, store)
+        yield writer
+        writer.close()
 
 
 def like_a_collector(brokers: str, compression: str, *records: tuple[str, bytes]) -> None:

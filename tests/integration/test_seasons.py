@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 
@@ -12,10 +11,11 @@ from observe import pipeline
 from observe.frames import PastQuestion
 from observe.judging import Judging
 from observe.looks import compared, unpack
-from observe.settings import RetentionSettings, load
+from observe.settings import load
 from observe.store import ClickHouseStore
 from observe.types import WINDOW_NS, Incident, State
 from observe.verdict import again
+from tests.fixtures.stores import Opened
 
 SECOND = 10**9
 DAY_NS = 86_400 * SECOND
@@ -65,13 +65,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Iterator[Site]:
-    folder = os.getcwd()  # chDB makes its own folder the working one
-    store = ClickHouseStore(f"chdb://{tmp_path_factory.mktemp('store')}", RetentionSettings())
-    store.migrate()
-    yield Site(store)
-    store.close()
-    os.chdir(folder)
+def site(opened_store: Opened) -> Iterator[Site]:
+    with opened_store("chdb") as store:
+        yield Site(store)
 
 
 def test_a_job_is_usual_and_what_is_more_is_told_in_watching_backtest_and_audit(site):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import numpy as np
@@ -11,8 +10,7 @@ import pytest
 
 from observe.diagnose.metrics_only import known_graph, symptoms
 from observe.frames import GAUGE_WINDOWS, Frames, empty
-from observe.settings import RetentionSettings, load
-from observe.store import ClickHouseStore
+from observe.settings import load
 from observe.types import WINDOW_NS, CauseKind, Incident, Shift
 from observe.verdict import look
 from tests.fixtures.records import batch, metrics
@@ -139,22 +137,18 @@ def test_calls_come_from_settings_and_from_metrics():
     assert set(graph.edges) == {("gateway", "cart"), ("gateway", "search"), ("cart", "payment"), ("a", "b")}
 
 
-def test_metrics_that_went_through_the_store_are_diagnosed_alike(tmp_path):
-    folder = os.getcwd()  # chDB makes its own folder the working one
-    store = ClickHouseStore(f"chdb://{tmp_path / 'store'}", RetentionSettings())
-    store.migrate()
+def test_metrics_that_went_through_the_store_are_diagnosed_alike(opened_store):
     base_ns = (time.time_ns() - 3000 * SECOND) // WINDOW_NS * WINDOW_NS
     by_service: dict[str, list[tuple[str, np.ndarray]]] = {}
     for (service, metric), series in values(3).items():
         by_service.setdefault(service, []).append((metric, series))
-    for number, (service, told) in enumerate(by_service.items()):
-        message, found = metrics(service)
-        for metric, series in told:
-            points = found.add(name=metric).gauge.data_points
-            for w, value in enumerate(series.tolist()):
-                points.add(time_unix_nano=base_ns + w * WINDOW_NS + SECOND, as_double=value)
-        store.insert(batch("otlp_metrics", 0, number, message.SerializeToString()), WINDOWS * len(told))
-    (incident,) = looked(store.frames(base_ns, base_ns + WINDOWS * WINDOW_NS), GRAPH, base_ns)
-    store.close()
-    os.chdir(folder)
+    with opened_store("chdb") as store:
+        for number, (service, told) in enumerate(by_service.items()):
+            message, found = metrics(service)
+            for metric, series in told:
+                points = found.add(name=metric).gauge.data_points
+                for w, value in enumerate(series.tolist()):
+                    points.add(time_unix_nano=base_ns + w * WINDOW_NS + SECOND, as_double=value)
+            store.insert(batch("otlp_metrics", 0, number, message.SerializeToString()), WINDOWS * len(told))
+        (incident,) = looked(store.frames(base_ns, base_ns + WINDOWS * WINDOW_NS), GRAPH, base_ns)
     assert incident.causes[0].service == "payment"
