@@ -43,15 +43,15 @@ class Hardness(Protocol):
 def attack(
     deployment: Deployment, plan: Hardness, chance: random.Random, say: Callable[[str], None], rest: Callable[[], None]
 ) -> dict[str, int]:
-    """Until there were so many kills, and each kind of fault once; how often each kind came. `rest` is called between
-    faults, while none is under way, after every tenth kill."""
+    """The faults of the plan, or else so many kills, and each kind of fault once; how often each kind came. `rest` is
+    called between faults, while none is under way, after every tenth kill."""
     faults = faults_of(deployment, plan, chance)
     happened = dict.fromkeys(plan.faults or faults, 0)
     left = list(plan.faults)
     rested = 0
     with ThreadPoolExecutor(2) as pool:
         busy: dict[Lane, Future[None]] = {}
-        while left or deployment.kills < plan.kills or not all(happened.values()):
+        while left or not (plan.faults or (deployment.kills >= plan.kills and all(happened.values()))):
             if deployment.kills >= rested + 10:
                 _await(busy, all_of_them=True)
                 rested = deployment.kills
