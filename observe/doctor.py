@@ -119,11 +119,14 @@ def _ports(settings: Settings, running: bool) -> Iterator[Check]:
     }
     if settings.dashboard.enabled:
         addresses["dashboard.address"] = settings.dashboard.address
+    receiving = running or _takes_otlp(settings.collect.otlp.http)
     for key, address in addresses.items():
         if not _listens(address):
             yield Check(f"port {key}", "ok", f"{address} is free" if not running else f"{address}: nobody listens")
         elif running:
             yield Check(f"port {key}", "ok", f"{address} is served, and observe runs")
+        elif receiving and key.startswith("collect.otlp."):
+            yield Check(f"port {key}", "ok", f"{address} is served by a receiver")
         else:
             yield Check(
                 f"port {key}",
@@ -131,6 +134,13 @@ def _ports(settings: Settings, running: bool) -> Iterator[Check]:
                 f"{address} is taken, and not by observe",
                 f"stop what listens there, or set {key}",
             )
+
+
+def _takes_otlp(address: str) -> bool:
+    """Whether a receiver of OTLP/HTTP is there, ours as a role of its own, say: it wants a POST."""
+    with suppress(httpx.HTTPError, ValueError):
+        return httpx.get(f"http://{address}/v1/traces", timeout=TIMEOUT_S, trust_env=False).status_code == 405
+    return False
 
 
 def _listens(address: str) -> bool:

@@ -117,8 +117,13 @@ def faults_of(deployment: Deployment, plan: Hardness, chance: random.Random) -> 
         with deployment.no_space(name):
             time.sleep(plan.full_s)
 
+    def under_way() -> None:
+        deployment.wait_until_ready("up")
+        time.sleep(plan.pause_s * chance.random())
+        again("up")
+
     if deployment.server is None:
-        faults["kill up"] = Fault(lambda: again("up"))
+        faults["kill up"] = Fault(under_way)
         faults["kill up twice"] = Fault(twice)
     else:
         for kind in ("receiver", "writer"):

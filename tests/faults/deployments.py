@@ -127,10 +127,14 @@ class Deployment:
         self.stop(name)
         self.start(name)
 
-    def stop(self, name: str) -> None:
-        """SIGTERM once it is up; it must end well."""
+    def wait_until_ready(self, name: str) -> None:
         command = self.processes[name]
         wait_for(f"{name} to be ready", lambda: command.process.poll() is not None or command.is_ready(), READY_S)
+
+    def stop(self, name: str) -> None:
+        """SIGTERM once it is up; it must end well."""
+        self.wait_until_ready(name)
+        command = self.processes[name]
         code = command.stop(120.0)  # sieges run on machines that have other things to do, too
         assert code == 0, f"{name} ended with {code}:\n{command.tail()}"
         del self.processes[name]

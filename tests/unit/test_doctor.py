@@ -2,8 +2,10 @@
 
 import fcntl
 import socket
+import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import urlsplit
 
 import orjson
@@ -93,6 +95,24 @@ def test_a_port_that_somebody_else_holds_is_named_with_its_setting(settings):
         found = examined(settings, FakeStore())
     assert found["port api.address"].status == "failed"
     assert "set api.address" in found["port api.address"].do
+
+
+def test_receivers_that_run_as_a_role_are_no_strangers(settings):
+    class Receiver(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(405)
+
+        def log_message(self, *_):
+            pass
+
+    host, _, port = settings.collect.otlp.http.rpartition(":")
+    with HTTPServer((host, int(port)), Receiver) as receiver:
+        answering = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.01})
+        answering.start()
+        found = examined(settings, FakeStore())["port collect.otlp.http"]
+        receiver.shutdown()
+        answering.join()
+    assert (found.status, "served by a receiver" in found.found) == ("ok", True)
 
 
 def test_a_store_that_is_away_and_a_schema_that_does_not_fit(settings):
