@@ -26,7 +26,7 @@ def produce(url: str) -> None:
             (n, producer.send("otlp_logs", b"%d" % n, headers={"items": b"1"})) for n in range(number, number + 20)
         ]
         for n, future in futures:
-            future.result(10)
+            future.result(60)
             say(str(n))
         number += 20
 

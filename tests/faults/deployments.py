@@ -93,7 +93,7 @@ class Deployment:
             self.grpc, self.http = [grpc], [http]
         else:
             subprocess.run([sys.executable, "-m", "observe", "migrate", *self.urls], cwd=self.folder, check=True,
-                           capture_output=True, timeout=120)  # fmt: skip
+                           capture_output=True, timeout=300)  # fmt: skip
             for n in range(2):
                 grpc, http = (f"127.0.0.1:{port}" for port in free_ports(2))
                 self.grpc.append(grpc)
@@ -227,7 +227,7 @@ class Deployment:
         """As an operator asks: the command by itself, or the process that owns the store."""
         where = ("--api", f"http://{self._api()}") if self.server is None and "up" in self.processes else self.urls
         command = [sys.executable, "-m", "observe", "audit", "--json", *where]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode in (0, 1), done.stderr
         assert done.stdout, done.stderr  # an error that nobody expected ends with 1, too
         return json.loads(done.stdout)

@@ -66,7 +66,7 @@ def post(address: str, path: str, body: bytes, **headers: str) -> httpx.Response
     """Header names with _ for -."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.post(
-        f"http://{address}{path}", content=body, headers=named, timeout=20.0, trust_env=False, verify=False
+        f"http://{address}{path}", content=body, headers=named, timeout=60.0, trust_env=False, verify=False
     )
 
 
@@ -96,7 +96,7 @@ def details_of(error: grpc.RpcError) -> Status:
 def raw(address: str, data: bytes, *, close: bool = False) -> bytes:
     """What comes back for bytes on a bare connection; nothing is read where `close` hangs up at once."""
     host, port = address.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), timeout=10.0) as connection:
+    with socket.create_connection((host, int(port)), timeout=60.0) as connection:
         connection.sendall(data)
         return b"" if close else connection.recv(65536)
 

@@ -124,7 +124,7 @@ def test_an_insert_of_which_files_were_cut_off_can_be_made_again(
     """chDB itself takes writes that fail for done, and answers OK."""
     shutil.copytree(migrated_chdb, here / "store", symlinks=True)
     base_ns = time.time_ns() - 10**9
-    said = child("torn", f"chdb://{here / 'store'}", str(base_ns), "0").communicate(timeout=120)[0]
+    said = child("torn", f"chdb://{here / 'store'}", str(base_ns), "0").communicate(timeout=300)[0]
     assert "Damaged" in said, said
     store = ClickHouseStore(f"chdb://{here / 'store'}")
     assert "cannot be read, and was put aside" in caplog.text

@@ -26,6 +26,7 @@ from tests.fixtures.kafka import PASSWORD, USER, KafkaBroker, broker_or_skip
 pytestmark = pytest.mark.kafka
 
 SHORT = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "300", "delivery.timeout.ms": "3000"}
+PATIENT = {"delivery.timeout.ms": "50000"}  # for what is to arrive
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_brokers_may_be_away_at_the_start_and_later(broker: KafkaBroker) -> None
     producer = stream.producer()
     assert consumer.poll(0.5) is None  # no broker yet: nothing comes, nothing breaks
     with pytest.raises(Unavailable):
-        producer.send("otlp_spans", b"lost to nobody: its sender is told").result(10)
+        producer.send("otlp_spans", b"lost to nobody: its sender is told").result(60)
     with pytest.raises(Unavailable):
         stream.admin().partitions("g")
 
@@ -84,17 +85,17 @@ def test_brokers_may_be_away_at_the_start_and_later(broker: KafkaBroker) -> None
 
 
 def test_a_member_that_stood_still_while_the_store_was_away_reads_on(running: KafkaBroker) -> None:
-    settings = KafkaSettings(partitions=1, client={**SHORT, "max.poll.interval.ms": "3000"})
+    settings = KafkaSettings(partitions=1, client={**SHORT, **PATIENT, "max.poll.interval.ms": "3000"})
     stream = KafkaStream(running.bootstrap, settings)
     producer, consumer = stream.producer(), stream.consumer("still", ["otlp_metrics"], BatchLimits(max_age_s=0.1))
-    producer.send("otlp_metrics", b"0").result(10)
+    producer.send("otlp_metrics", b"0").result(60)
     batch = _next(consumer)
     consumer.intend(batch)
     consumer.heartbeat()  # the store is away: nothing is read meanwhile
     time.sleep(5.0)  # the group goes on without this member
     with contextlib.suppress(Lost):
         consumer.commit(batch)
-    producer.send("otlp_metrics", b"1").result(10)
+    producer.send("otlp_metrics", b"1").result(60)
     seen: list[Any] = []
     while not seen or seen[-1] != b"1":
         seen += [record.value for record in _next(consumer).records]
@@ -118,7 +119,7 @@ def rebalanced(running: KafkaBroker, request: pytest.FixtureRequest) -> Iterator
     producer = stream.producer()
     consumer = stream.consumer(group, ["otlp_spans"], BatchLimits(max_records=1, max_age_s=0.2))
     for value in (f"{group}: first".encode(), f"{group}: second".encode()):
-        _insist(lambda value=value: producer.send("otlp_spans", value, key=b"k").result(10))  # type: ignore[misc]
+        _insist(lambda value=value: producer.send("otlp_spans", value, key=b"k").result(60))  # type: ignore[misc]
     while not (batch := _next(consumer)).records[0].value.endswith(f"{group}: first".encode()):
         consumer.commit(batch)
     yield Rebalanced(stream, group, consumer, batch)
@@ -206,7 +207,7 @@ def test_a_topic_with_a_smaller_limit_is_named(running: KafkaBroker) -> None:
         roomy.admin().migrate()
     producer = roomy.producer()
     with pytest.raises(BadRecord, match=r"max\.message\.bytes"):
-        producer.send("otlp_spans", os.urandom(20 * 2**20)).result(10)
+        producer.send("otlp_spans", os.urandom(20 * 2**20)).result(60)
     producer.close()
 
 
@@ -216,7 +217,9 @@ def secured(broker: KafkaBroker, **changes: str) -> KafkaStream:
         "security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN", "sasl.username": USER, "sasl.password": PASSWORD,
         "ssl.ca.location": str(broker.ca),
     }  # fmt: skip
-    return KafkaStream(broker.secured_bootstrap, KafkaSettings(partitions=1, client={**SHORT, **client, **changes}))
+    return KafkaStream(
+        broker.secured_bootstrap, KafkaSettings(partitions=1, client={**SHORT, **PATIENT, **client, **changes})
+    )
 
 
 def test_tls_and_a_password(running: KafkaBroker) -> None:
@@ -224,7 +227,7 @@ def test_tls_and_a_password(running: KafkaBroker) -> None:
     assert stream.admin().migrate() == []
     before = {(s.topic, s.partition): s.end for s in stream.admin().partitions("secured")}
     producer, consumer = stream.producer(), stream.consumer("secured", ["otlp_logs"], BatchLimits(max_age_s=0.1))
-    producer.send("otlp_logs", b"a secret").result(15)
+    producer.send("otlp_logs", b"a secret").result(60)
     batch = _next(consumer)
     consumer.intend(batch)
     consumer.commit(batch)
@@ -266,10 +269,10 @@ def test_a_topic_that_is_created_anew_repeats_offsets_and_no_tokens(running: Kaf
     operator: Any = confluent_kafka.admin.AdminClient({"bootstrap.servers": running.bootstrap})
     batches = []
     for group in ("before", "after"):
-        operator.delete_topics(["otlp_logs"])["otlp_logs"].result(10)
+        operator.delete_topics(["otlp_logs"])["otlp_logs"].result(60)
         _insist(lambda: _created_again(stream))
         producer, consumer = stream.producer(), stream.consumer(group, ["otlp_logs"], BatchLimits(max_age_s=0.1))
-        _insist(lambda producer=producer: producer.send("otlp_logs", b"x").result(10))  # type: ignore[misc]
+        _insist(lambda producer=producer: producer.send("otlp_logs", b"x").result(60))  # type: ignore[misc]
         batches.append(_next(consumer))
         producer.close()
         consumer.close()
@@ -295,7 +298,7 @@ def _next(consumer: Consumer) -> Batch:
 
 
 def _send(producer: Producer, value: bytes) -> None:
-    _insist(lambda: producer.send("otlp_spans", value, key=b"k").result(10))
+    _insist(lambda: producer.send("otlp_spans", value, key=b"k").result(60))
 
 
 def _insist(step: Callable[[], object]) -> None:

@@ -143,7 +143,7 @@ def test_producers_wait_while_consumers_are_too_far_behind(tmp_path: Path) -> No
     eventually(lambda: _refused(producer.send))
     admin = stream.admin()
     assert admin.full() == "1 of 1 MiB wait (local.max_pending_bytes)"
-    producer.send(DEAD_LETTERS, b"x").result(10)  # else a bad record could stop the writer that all wait for
+    producer.send(DEAD_LETTERS, b"x").result(60)  # else a bad record could stop the writer that all wait for
     commit_all(stream)
     eventually(lambda: not _refused(producer.send))
     assert admin.full() == ""
@@ -209,7 +209,7 @@ def test_many_processes_may_create_and_fill_one_stream_at_once(tmp_path: Path) -
         "import sys; from pathlib import Path; from observe.stream.local import LocalStream;"
         "from observe.settings import LocalSettings;"
         "p = LocalStream(Path(sys.argv[1]), LocalSettings()).producer();"
-        "[p.send('otlp_spans', b'%d' % n, headers={'items': b'1'}).result(10) for n in range(50)]; p.close()"
+        "[p.send('otlp_spans', b'%d' % n, headers={'items': b'1'}).result(60) for n in range(50)]; p.close()"
     )
     children = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "new")]) for _ in range(4)]
     assert [child.wait(180) for child in children] == [0] * 4

@@ -33,7 +33,7 @@ def api():
 
 def run(monkeypatch, url, page=""):
     monkeypatch.setattr(sys, "argv", ["app.py", url])
-    app = AppTest.from_file(str(APP), default_timeout=60)
+    app = AppTest.from_file(str(APP), default_timeout=180)
     app.run()
     if page:
         app.switch_page(page).run()

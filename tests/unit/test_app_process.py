@@ -19,12 +19,12 @@ def test_all_threads_of_a_part_run_at_once_and_are_told_to_stop(count: int) -> N
     ended: list[int] = []
 
     def run(stop: threading.Event) -> None:
-        together.wait(10)
-        stop.wait(10)
+        together.wait(60)
+        stop.wait(60)
         ended.append(threading.get_ident())
 
     process.thread("writer", run, count=count)
-    together.wait(10)
+    together.wait(60)
     assert not ended
     process.close()
     assert len(set(ended)) == count
@@ -38,10 +38,10 @@ def test_a_thread_that_fails_stops_the_process(caplog: pytest.LogCaptureFixture)
     def run(stop: threading.Event) -> None:
         if next(turns):
             raise RuntimeError("broken")
-        stop.wait(10)
+        stop.wait(60)
 
     process.thread("writer", run, count=2)
-    assert process.stopping.wait(10)
+    assert process.stopping.wait(60)
     process.close()
     assert process.failed
     assert "writer failed" in caplog.text
@@ -56,11 +56,11 @@ def test_the_system_and_the_benchmark_know_a_part_by_its_name() -> None:
         while time.thread_time() < end_s:
             pass
         busy.set()
-        seen.wait(10)
+        seen.wait(60)
 
     meter = Threads([os.getpid()])
     process.thread("the-writer-of-all", run)
-    assert busy.wait(10)
+    assert busy.wait(60)
     assert meter.total()["the-writer-of-a"] >= 4  # Linux keeps 15 bytes; a tick is 10 ms
     seen.set()
     process.close()

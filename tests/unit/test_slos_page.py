@@ -27,7 +27,7 @@ def shown(monkeypatch, *changes):
 
         slos.show()
 
-    app = AppTest.from_function(page, default_timeout=60)
+    app = AppTest.from_function(page, default_timeout=180)
     app.run()
     assert not app.exception
     return app

@@ -7,7 +7,7 @@ from observe.stream.otlp import digest_header, items_header
 
 
 def send(producer, value: bytes) -> None:
-    producer.send("otlp_spans", value, headers=items_header(1) | digest_header(value)).result(10)
+    producer.send("otlp_spans", value, headers=items_header(1) | digest_header(value)).result(60)
 
 
 def kept(stream) -> int:
@@ -33,7 +33,7 @@ def test_without_a_digest_nothing_is_taken_for_a_repeat(tmp_path):
     stream = LocalStream(tmp_path, LocalSettings())
     producer = stream.producer()
     for _ in range(2):
-        producer.send("otlp_spans", b"same", headers=items_header(1)).result(10)
+        producer.send("otlp_spans", b"same", headers=items_header(1)).result(60)
     producer.close()
     assert kept(stream) == 2
 
