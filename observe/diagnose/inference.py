@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from observe.diagnose.graph import Picture
-from observe.diagnose.resources import WRAPPED, Finding, Reading
+from observe.diagnose.readings import Reading
+from observe.diagnose.resources import WRAPPED, Finding
 from observe.diagnose.symptoms import Symptom
 from observe.frames import Frames
 from observe.types import Evidence, Numbers

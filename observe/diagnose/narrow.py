@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from observe.diagnose.levels import Periods
 from observe.diagnose.releases import Release, Train, fresh, releases
 from observe.diagnose.resources import Finding, findings
 from observe.frames import Frames
+from observe.pods import METRICS, of_pod
 from observe.types import CauseKind
 
 SILENT = 0.1
@@ -89,13 +90,16 @@ def narrow(given: Ground, service: str, errors: bool, lost: bool) -> Place:
         return Place(CauseKind.VERSION, bad.name, said, bad)
     gone = _gone(given.frames.selfs, service, when) if lost else None
     if gone is not None:
-        return Place(CauseKind.INSTANCE, gone.name, (), gone=gone)
+        return Place(CauseKind.INSTANCE, gone.name, (), device=_of_gone(given.frames, when, service, gone), gone=gone)
     if (new := _arrived(by.get("version"), when)) is not None:
         return Place(CauseKind.VERSION, new, said)
-    device = _device(given.frames, given.picture, service, rows, by.get("instance"))
+    devices = _devices(given.frames, given.picture, service, rows, by.get("instance"))
+    device = devices[0] if devices else None
     if device is not None and device.hw_id and device.strength >= 0.5:
         return Place(CauseKind.GPU, device.hw_id, said, None, device)
     kind, resource = _named(by)
+    if kind is CauseKind.SERVICE and (pod := _the_one_pod(devices)):
+        kind, resource = CauseKind.INSTANCE, pod
     return Place(kind, resource, said, None, device)
 
 
@@ -141,12 +145,25 @@ def _named(by: dict[str, Contrast]) -> tuple[CauseKind, str]:
     return CauseKind.SERVICE, ""
 
 
-def _device(
+def _the_one_pod(devices: Sequence[Finding]) -> str:
+    """The pod or container that alone says that it is in trouble."""
+    sick = [d for d in devices if d.strength >= 0.5 and not d.hw_id and any(r.metric in METRICS for r in d.readings)]
+    return sick[0].instance if len(sick) == 1 else ""
+
+
+def _of_gone(frames: Frames, when: Periods, service: str, gone: Gone) -> Finding | None:
+    """What is said of an instance that serves nothing any more."""
+    found = findings(frames.gauges, when, service, [gone.name], [])
+    mine = [f for f in found if f.instance == gone.name or of_pod(f.instance, [gone.name])]
+    return mine[0] if mine else None
+
+
+def _devices(
     frames: Frames, picture: Picture, service: str, rows: pl.DataFrame, instances: Contrast | None
-) -> Finding | None:
-    """The device of the service that reports the worst trouble, those of the bad instances first."""
+) -> list[Finding]:
+    """Devices and containers of the service that report trouble, the worst first; those of the bad instances alone."""
     if not frames.gauges.height:
-        return None
+        return []
     gauges = frames.gauges.filter(
         (pl.col("service") == service) | ~pl.col("service").is_in([s for s in picture.services if s != service])
     )
@@ -155,13 +172,9 @@ def _device(
         bad = [v.name for v in instances.carriers]
         after = after.filter(pl.col("instance").is_in(bad))
         narrowed = set(after["host"].to_list())
-        found = [
+        return [
             f
             for f in findings(gauges, picture.periods, service, bad, narrowed)
-            if f.instance in bad or f.host in narrowed
+            if f.instance in bad or f.host in narrowed or of_pod(f.instance, {*bad, *narrowed})
         ]
-    else:
-        found = findings(
-            gauges, picture.periods, service, set(after["instance"].to_list()), set(after["host"].to_list())
-        )
-    return found[0] if found else None
+    return findings(gauges, picture.periods, service, set(after["instance"].to_list()), set(after["host"].to_list()))

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from observe.diagnose import containers
 from observe.diagnose.levels import Periods
-from observe.types import Numbers
+from observe.diagnose.readings import Reading, Told, Verdict
+from observe.pods import METRICS, of_pod
 
 CLOCKS = ("DCGM_FI_DEV_SM_CLOCK", "hw.gpu.clock.frequency", "gpu.clock.sm")
 REASONS = ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS")
@@ -49,7 +51,7 @@ WAITING = (
 )
 WATCHED = (
     *CLOCKS, *REASONS, *EVENTS, *VIOLATIONS, *XIDS, *BROKEN, *TEMPERATURES, *POWERS, *USES, *MEMORIES, *USED_OF,
-    *USED_OF.values(), *CACHES, BLOCKS, *EVICTIONS, *WAITING,
+    *USED_OF.values(), *CACHES, BLOCKS, *EVICTIONS, *WAITING, *METRICS,
 )  # fmt: skip
 WRAPPED = r"^(?:kserve_|ray_)?vllm[:_]"
 """KServe and Ray put a word of their own before vLLM's names."""
@@ -68,19 +70,6 @@ HELD_BACK_NS = 5e7
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One sentence, and the series that it is about; `numbers` are its means and largest values."""
-
-    text: str
-    metric: str
-    hw_id: str
-    host: str
-    instance: str
-    labels: str
-    numbers: Numbers
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """What one device says. `strength` 0..1: how far that alone would make it a cause."""
 
@@ -95,39 +84,18 @@ class Finding:
         return tuple(r.text for r in self.readings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Series:
-    metric: str  # without a wrapper's prefix
-    hw_id: str
-    host: str
-    instance: str
-    labels: str
-    before: float
-    after: float
-    before_max: float
-    after_max: float
-    name: str  # as it was sent
-
-    def said(self, text: str) -> Reading:
-        numbers = (
-            ("before", self.before), ("after", self.after), ("before_max", self.before_max),
-            ("after_max", self.after_max),
-        )  # fmt: skip
-        return Reading(text, self.name, self.hw_id, self.host, self.instance, self.labels, numbers)
-
-
-_Verdict = tuple[float, list[Reading]]
-
-
 def findings(
     gauges: pl.DataFrame, when: Periods, service: str, instances: Collection[str], hosts: Collection[str]
 ) -> list[Finding]:
     """Devices and servers that `service` runs on, by host or instance, that report trouble; the worst first."""
+    of_pods = pl.col("metric").is_in(list(METRICS))
+    named = gauges.filter(of_pods)["instance"].unique().sort().to_list()
+    mine = [pod for pod in named if pod and of_pod(pod, {*instances, *hosts})]
     near = (
         (pl.col("service") == service)
         | pl.col("instance").is_in([i for i in instances if i])
         | pl.col("host").is_in([h for h in hosts if h])
-    )
+    ) & ~of_pods | (of_pods & pl.col("instance").is_in(mine))
     table = (
         gauges.lazy()
         .filter(near)
@@ -145,7 +113,7 @@ def findings(
         .sort("hw_id", "host", "instance", "metric", "labels")
         .collect()
     )
-    devices: dict[tuple[str, str, str], list[_Series]] = {}
+    devices: dict[tuple[str, str, str], list[Told]] = {}
     for row in table.iter_rows(named=True):
         # One GPU reports by several exporters, each with a resource of its own; its id holds them together.
         key = (row["hw_id"], "" if row["hw_id"] else row["host"], "" if row["hw_id"] else row["instance"])
@@ -153,7 +121,7 @@ def findings(
         before_max = 0.0 if row["before_max"] is None else row["before_max"]
         place = (row["hw_id"], row["host"], row["instance"], row["labels"])
         devices.setdefault(key, []).append(
-            _Series(row["plain"], *place, before, row["after"], before_max, row["after_max"], row["metric"])
+            Told(row["plain"], *place, before, row["after"], before_max, row["after_max"], row["metric"])
         )
     places = {key: _place(table, key[0]) for key in devices if key[0]}
     found = []
@@ -170,9 +138,9 @@ def _place(table: pl.DataFrame, hw_id: str) -> tuple[str, str]:
     return str(rows["host"].max() or ""), str(rows["instance"].max() or "")
 
 
-def _verdict(series: Sequence[_Series]) -> _Verdict:
+def _verdict(series: Sequence[Told]) -> Verdict:
     strength, said = 0.0, list[Reading]()
-    for rule in (_throttled, _slow_clock, _faulty, _broken, _full, _crowded):
+    for rule in (_throttled, _slow_clock, _faulty, _broken, _full, _crowded, *containers.RULES):
         found, more = rule(series)
         strength = 1 - (1 - strength) * (1 - found)
         said += more
@@ -181,7 +149,7 @@ def _verdict(series: Sequence[_Series]) -> _Verdict:
     return strength, said
 
 
-def _throttled(series: Sequence[_Series]) -> _Verdict:
+def _throttled(series: Sequence[Told]) -> Verdict:
     """The reasons that the driver gives, or the time that it counts."""
     for s in series:
         if s.metric in REASONS:
@@ -211,7 +179,7 @@ def _label(labels: str, name: str) -> str:
     return found[1] if found else ""
 
 
-def _slow_clock(series: Sequence[_Series]) -> _Verdict:
+def _slow_clock(series: Sequence[Told]) -> Verdict:
     use = [s for s in series if s.metric in USES]
     idle = any(s.after < 0.5 * s.before for s in use)  # an idle GPU lowers its clock, and that harms nobody
     for s in series:
@@ -220,7 +188,7 @@ def _slow_clock(series: Sequence[_Series]) -> _Verdict:
     return 0.0, []
 
 
-def _faulty(series: Sequence[_Series]) -> _Verdict:
+def _faulty(series: Sequence[Told]) -> Verdict:
     for s in series:
         if s.metric not in XIDS or s.after_max <= s.before_max:
             continue
@@ -236,7 +204,7 @@ def _faulty(series: Sequence[_Series]) -> _Verdict:
     return 0.0, []
 
 
-def _broken(series: Sequence[_Series]) -> _Verdict:
+def _broken(series: Sequence[Told]) -> Verdict:
     """Memory cells and links that fail for good, as DCGM counts them."""
     for s in series:
         if s.metric in BROKEN and s.after_max > s.before_max:
@@ -245,7 +213,7 @@ def _broken(series: Sequence[_Series]) -> _Verdict:
     return 0.0, []
 
 
-def _full(series: Sequence[_Series]) -> _Verdict:
+def _full(series: Sequence[Told]) -> Verdict:
     """A KV cache without room makes requests wait, or throws running ones out."""
     strength, said = 0.0, list[Reading]()
     waiting = any(s.metric in WAITING and s.after > max(1.0, 2 * s.before) for s in series)
@@ -261,7 +229,7 @@ def _full(series: Sequence[_Series]) -> _Verdict:
     return strength, said
 
 
-def _crowded(series: Sequence[_Series]) -> _Verdict:
+def _crowded(series: Sequence[Told]) -> Verdict:
     for s in series:
         if s.metric in MEMORIES and s.after_max >= 0.98 and s.before < 0.95:
             return 0.3, [s.said(f"memory rose from {s.before:.0%} to {s.after:.0%}")]
@@ -275,7 +243,7 @@ def _crowded(series: Sequence[_Series]) -> _Verdict:
     return 0.0, []
 
 
-def _support(series: Sequence[_Series]) -> list[Reading]:
+def _support(series: Sequence[Told]) -> list[Reading]:
     said = []
     for s in series:
         if s.metric in TEMPERATURES and s.after > s.before + 5:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from observe import pods
 from observe.store import operations
 from observe.store.aliases import expand
 from observe.types import WINDOW_NS
@@ -31,6 +32,11 @@ MAX_SPANS = 400_000
 """How many spans one SELECT joins at most, where a single window has not more; bounds memory."""
 
 Ints = npt.NDArray[np.int64]
+_PODS = {
+    "pod": f"arrayFirst(name -> name != '', [{', '.join(pods.PLACE)}])",
+    "node": f"arrayFirst(name -> name != '', [{', '.join(pods.NODE)}])",
+    "pod metrics": ", ".join(f"'{name}'" for name in pods.METRICS),
+}
 
 
 @cache
@@ -40,6 +46,8 @@ def sql(name: str) -> str:
     if name == "edge_windows":
         for part in ("direct_edges", "link_edges", "virtual_edges"):
             text = text.replace(f"{{{part}}}", sql(part))
+    for name, stands_for in _PODS.items():
+        text = text.replace(f"<<{name}>>", stands_for)
     return expand(text).replace("<<operation>>", operations.OF_SPAN).replace("<<of service>>", operations.of_service())
 
 

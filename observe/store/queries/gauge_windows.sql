@@ -1,5 +1,6 @@
 -- What gauges and counters say, window by window. Points are taken once by their time, and in the order of their values,
 -- so that a sum of floats comes out the same every time. A counter's rate belongs to the window of the later point.
+-- Metrics of pods and containers are told by the pod, which only the maps of attributes hold: those few are read apart.
 WITH
     points AS (
         SELECT
@@ -9,11 +10,24 @@ WITH
             SELECT Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, TimeUnix, Value, Flags
             FROM otel_metrics_gauge
             WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
+                AND MetricName NOT IN (<<pod metrics>>)
+            UNION ALL
+            SELECT Window, Service, <<pod>>, <<node>>, HwId, MetricName, MetricUnit, Labels, TimeUnix, Value, Flags
+            FROM otel_metrics_gauge
+            WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
+                AND MetricName IN (<<pod metrics>>)
             UNION ALL
             SELECT Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, TimeUnix, Value, Flags
             FROM otel_metrics_sum
             WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
                 AND NOT IsMonotonic AND AggregationTemporality != 1
+                AND MetricName NOT IN (<<pod metrics>>)
+            UNION ALL
+            SELECT Window, Service, <<pod>>, <<node>>, HwId, MetricName, MetricUnit, Labels, TimeUnix, Value, Flags
+            FROM otel_metrics_sum
+            WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
+                AND NOT IsMonotonic AND AggregationTemporality != 1
+                AND MetricName IN (<<pod metrics>>)
         )
         -- The flag says that there is no value; DCGM says so with numbers near the largest integer.
         WHERE bitAnd(Flags, 1) = 0 AND Value < 9223372036854775792 AND isFinite(Value)
@@ -36,14 +50,27 @@ WITH
                         Value / ((time_ns - start_ns) / 1e9),
                     NULL) AS rate
             FROM (
-                SELECT
-                    Series, Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, Value,
-                    toUnixTimestamp64Nano(TimeUnix) AS time_ns, toUnixTimestamp64Nano(StartTimeUnix) AS start_ns
-                FROM otel_metrics_sum
-                WHERE Window >= toDateTime({from:UInt32} - {lookback:UInt32} - 10, 'UTC')
-                    AND Window < toDateTime({to:UInt32}, 'UTC')
-                    AND IsMonotonic AND AggregationTemporality = 2 AND bitAnd(Flags, 1) = 0
-                    AND Value < 9223372036854775792 AND isFinite(Value)
+                SELECT * FROM (
+                    SELECT
+                        Series, Window, Service, Instance, Host, HwId, MetricName, MetricUnit, Labels, Value,
+                        toUnixTimestamp64Nano(TimeUnix) AS time_ns, toUnixTimestamp64Nano(StartTimeUnix) AS start_ns
+                    FROM otel_metrics_sum
+                    WHERE Window >= toDateTime({from:UInt32} - {lookback:UInt32} - 10, 'UTC')
+                        AND Window < toDateTime({to:UInt32}, 'UTC')
+                        AND IsMonotonic AND AggregationTemporality = 2 AND bitAnd(Flags, 1) = 0
+                        AND Value < 9223372036854775792 AND isFinite(Value)
+                        AND MetricName NOT IN (<<pod metrics>>)
+                    UNION ALL
+                    SELECT
+                        Series, Window, Service, <<pod>>, <<node>>, HwId, MetricName, MetricUnit, Labels, Value,
+                        toUnixTimestamp64Nano(TimeUnix) AS time_ns, toUnixTimestamp64Nano(StartTimeUnix) AS start_ns
+                    FROM otel_metrics_sum
+                    WHERE Window >= toDateTime({from:UInt32} - {lookback:UInt32} - 10, 'UTC')
+                        AND Window < toDateTime({to:UInt32}, 'UTC')
+                        AND IsMonotonic AND AggregationTemporality = 2 AND bitAnd(Flags, 1) = 0
+                        AND Value < 9223372036854775792 AND isFinite(Value)
+                        AND MetricName IN (<<pod metrics>>)
+                )
                 ORDER BY Value DESC
                 LIMIT 1 BY Series, time_ns
             )

@@ -39,8 +39,11 @@ FROM (
                 least({lookback:UInt32}, greatest({reach:UInt32}, toUInt32(intDiv(Duration, 1000000000)) + 20)) AS reach_s,
                 Service AS ServiceName, <<operation>> AS SpanName, SpanKind,
                 ResourceAttributes['service.version'] AS ServiceVersion,
-                ResourceAttributes['service.instance.id'] AS Instance,
-                ResourceAttributes['host.name'] AS Host
+                if(ResourceAttributes['service.instance.id'] != '', ResourceAttributes['service.instance.id'],
+                    if(ResourceAttributes['k8s.pod.name'] != '', ResourceAttributes['k8s.pod.name'],
+                        ResourceAttributes['container.id'])) AS Instance,
+                if(ResourceAttributes['host.name'] != '', ResourceAttributes['host.name'],
+                    ResourceAttributes['k8s.node.name']) AS Host
             FROM otel_traces
             WHERE Window >= toDateTime({from:UInt32}, 'UTC') AND Window < toDateTime({to:UInt32}, 'UTC')
             LIMIT 1 BY id
