@@ -5,6 +5,7 @@ Names and texts come from telemetry: they are escaped here, and nothing in them 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,8 @@ MAX_EVIDENCE = 6
 MAX_RULED_OUT = 5
 MAX_SERVICES = 8
 MAX_TRACES = 2
+LIKELY = 0.05
+"""Confidence from which a cause beside the first is worth reading."""
 CHANGES = ("version", "traffic", "resource", "attribute", "season")
 """Kinds of evidence that say what was different, apart from where the time went."""
 
@@ -97,7 +100,11 @@ def sections(incident: Incident, looked_ns: int | None = None) -> list[Section]:
         Section("What changed", _changes(incident, whole)),
         Section("Symptoms", _symptoms(incident, whole)),
         Section("Who suffers", _impact(incident, whole)),
-        *(Section(_cause_heading(cause), _cause_lines(cause, whole)) for cause in incident.causes[1:MAX_CAUSES]),
+        *(
+            Section(_cause_heading(c), _cause_lines(c, whole))
+            for c in incident.causes[1:MAX_CAUSES]
+            if c.score >= LIKELY
+        ),
         Section("Ruled out", _limited([_ruled_out(one, whole) for one in incident.ruled_out], MAX_RULED_OUT)),
     ]
     return [section for section in found if section.lines]
@@ -157,7 +164,7 @@ def _cause_lines(cause: Cause, whole: str) -> list[Sentence]:
     said = [e for e in cause.evidence if cause.rank > 1 or e.kind not in CHANGES]
     lines = _limited([Sentence(e.text, e.query or whole) for e in said], MAX_EVIDENCE)
     if cause.share > 0 and not any(e.kind == "attribution" for e in said):
-        lines.insert(0, Sentence(f"accounts for {cause.share:.0%} of the change", whole))
+        lines.insert(0, Sentence(f"accounts for {100 * cause.share:.0f} % of the change", whole))
     if len(cause.path) > 1:
         lines.insert(min(1, len(lines)), Sentence("path: " + " → ".join(cause.path), whole))
     lines += [
@@ -174,14 +181,25 @@ def _changes(incident: Incident, whole: str) -> list[Sentence]:
 
 
 def _symptoms(incident: Incident, whole: str) -> list[Sentence]:
-    return _limited([Sentence(symptom(s), s.query or whole) for s in incident.symptoms], MAX_SYMPTOMS)
+    """What users feel first, then down the path to the cause, the largest change of each service first."""
+    path = incident.causes[0].path if incident.causes else ()
+    place = {service: at for at, service in reversed(list(enumerate(path)))}
+    ordered = sorted(incident.symptoms, key=lambda s: (place.get(s.service, len(path)), s.service, -_size(s)))
+    return _limited([Sentence(symptom(s), s.query or whole) for s in ordered], MAX_SYMPTOMS)
+
+
+def _size(shift: Shift) -> float:
+    """How large a change is, as the logarithm of a ratio; errors that there were none of before are large."""
+    return abs(math.log(max(shift.after, 1e-4) / max(shift.before, 1e-4)))
 
 
 def _impact(incident: Incident, whole: str) -> list[Sentence]:
     services, requests = incident.impact.services, incident.impact.requests_affected
     more = f" and {len(services) - MAX_SERVICES} more" if len(services) > MAX_SERVICES else ""
     lines = [Sentence(", ".join(services[:MAX_SERVICES]) + more, whole)] if services else []
-    return [*lines, Sentence(f"{requests:,} requests affected", whole)] if requests else lines
+    return (
+        [*lines, Sentence(f"{requests:,} request{'' if requests == 1 else 's'} affected", whole)] if requests else lines
+    )
 
 
 def _ruled_out(one: RuledOut, whole: str) -> Sentence:

@@ -55,13 +55,16 @@ def place(kind: str, service: str, resource: str, services: Sequence[str] = (), 
 
     >>> place("gpu", "llm", "2"), place("gpu", "llm", "GPU-7d1c"), place("service", "api", "tenant=acme")
     ('llm, GPU 2', 'llm, GPU-7d1c', 'api, tenant=acme')
-    >>> place("release", "api", "2.0.0", ["api", "cart"]), place("database", "db", "db"), place("service", "api", "")
-    ('release 2.0.0 of api, cart', 'db', 'api')
+    >>> place("release", "api", "2.0.0", ["api", "cart"]), place("host", "api", "node-7", ["api", "cart"])
+    ('release 2.0.0 of api, cart', 'host node-7 under api, cart')
+    >>> place("database", "db", "db"), place("service", "api", "")
+    ('db', 'api')
     """
     if not resource or resource == service:
         return service
-    if kind == "release":
-        return f"release {resource} of {several(services or [service])}"
     narrower = "" if kind in _BARE else _NARROWER.get(kind, f"{kind} ")
     known = narrower and resource.startswith(narrower.rstrip() + "-")  # NVML's ids begin with "GPU-"
-    return f"{service}{between}{'' if known else narrower}{resource}"
+    named = f"{'' if known else narrower}{resource}"
+    if len(services) > 1:
+        return f"{named} {'of' if kind == 'release' else 'under'} {several(services)}"
+    return f"{service}{between}{named}"

@@ -21,6 +21,7 @@ from observe.diagnose.metrics_only import diagnose_metrics
 from observe.diagnose.narrow import Ground, Place, ground, narrow
 from observe.diagnose.paths import path
 from observe.diagnose.rank import SUSPECTED, Suspect, confidence, suspects
+from observe.diagnose.resources import Finding
 from observe.diagnose.series import Series, series
 from observe.diagnose.shared import Shared, shared
 from observe.diagnose.symptoms import Symptom, symptoms
@@ -126,7 +127,10 @@ class _Court:
     def _cause(self, suspect: Suspect, members: list[Symptom]) -> Cause:
         place, service = self._placed(suspect)
         way = path(service, members, self.judge)
-        reasons = [*evidence(suspect, place, members, self.judge), *_quoted(service, self.context)]
+        reasons = [
+            *evidence(suspect, place, members, self.judge, self.together.beside(suspect.node)),
+            *_quoted(service, self.context, place.device),
+        ]
         services = tuple(self.judge.picture.name(n) for n in self.given.hosts.get(place.resource, ()))
         if place.kind is CauseKind.HOST and services:
             text = f"{len(services)} services are slow on {place.resource} only: {', '.join(services)}"
@@ -190,17 +194,17 @@ class _Court:
         return exemplars(selfs, view.periods, service, place, suspect.errors)
 
 
-def _quoted(service: str, context: Sequence[Shift]) -> list[Evidence]:
-    """Gauges of the service that moved too, the surest first."""
-    mine = sorted((s for s in context if s.service == service), key=lambda s: (s.p_value, s.measure, s.operation))
-    return [
-        Evidence(
-            "resource",
-            f"{s.measure} of {s.service} went from {s.before:.4g} to {s.after:.4g} {s.unit}".rstrip(),
-            (("before", s.before), ("after", s.after)),
-        )
-        for s in mine[:3]
-    ]
+def _quoted(service: str, context: Sequence[Shift], device: Finding | None) -> list[Evidence]:
+    """Gauges of the service that moved too, the surest first; not those that its device was heard on."""
+    heard = {reading.metric for reading in device.readings} if device else set[str]()
+    mine = [s for s in context if s.service == service and s.measure not in heard]
+    mine.sort(key=lambda s: (s.p_value, s.measure, s.operation))
+    said = []
+    for s in mine[:3]:
+        change = f"{s.measure} of {s.service} went from {s.before:.4g} to {s.after:.4g}"
+        text = change if s.unit in ("", "1") else f"{change} {s.unit}"
+        said.append(Evidence("resource", text, (("before", s.before), ("after", s.after))))
+    return said
 
 
 def _unexplained(shifts: tuple[Shift, ...], why: str) -> Diagnosis:

@@ -23,6 +23,7 @@ from observe.diagnose.symptoms import Symptom
 from observe.types import Evidence, Numbers, RuledOut
 
 MAX_NAMES = 4
+LONG_ID = 24
 MORE, SOME = 1.25, 0.05
 """Calls per request that changed by less than this part and number are the same calls."""
 
@@ -46,8 +47,10 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:.0f} %" if abs(ratio) >= 0.1 else f"{100 * ratio:.2g} %"
 
 
-def evidence(suspect: Suspect, place: Place, members: Sequence[Symptom], blamer: Blamer) -> tuple[Evidence, ...]:
-    """Reasons for one cause, the strongest kind first."""
+def evidence(
+    suspect: Suspect, place: Place, members: Sequence[Symptom], blamer: Blamer, folded: frozenset[int] = frozenset()
+) -> tuple[Evidence, ...]:
+    """Reasons for one cause, the strongest kind first. It stands for the services `folded`, too."""
     found: list[Evidence] = []
     picture = blamer.picture
     if suspect.node == blamer.outside:
@@ -58,9 +61,11 @@ def evidence(suspect: Suspect, place: Place, members: Sequence[Symptom], blamer:
         return (Evidence("traffic", text, numbers, asked.query),)
     if suspect.node < len(picture.services):
         found += _own(suspect, blamer)
-        found += _structure(suspect, blamer)
+        # Who gets no calls makes none: what a silent service calls less is no reason.
+        silent = bool(np.any(blamer.lost & (picture.edges.callee == suspect.node)))
+        found += [] if silent else _structure(suspect, blamer)
     found += _edges(suspect, blamer)
-    found += _accounts(suspect, members, blamer)
+    found += _accounts(suspect, members, blamer, folded)
     found += _place(place, suspect, picture.periods)
     found += _order(suspect)
     return tuple(found)
@@ -139,11 +144,11 @@ def _structure(suspect: Suspect, blamer: Blamer) -> list[Evidence]:
     return found
 
 
-def _accounts(suspect: Suspect, members: Sequence[Symptom], blamer: Blamer) -> list[Evidence]:
+def _accounts(suspect: Suspect, members: Sequence[Symptom], blamer: Blamer, folded: frozenset[int]) -> list[Evidence]:
     """How much of each symptom's change the suspect accounts for."""
     found = []
     for member in sorted(members, key=lambda m: (-m.weight, m.onset_ns, m.service))[:2]:
-        share = float(blamer.blame(member)[suspect.node])
+        share = float(blamer.blame(member)[sorted({suspect.node, *folded})].sum())
         if share < 0.01 or member.service == suspect.node:
             continue
         where = blamer.picture.name(member.service)
@@ -170,10 +175,19 @@ def _place(place: Place, suspect: Suspect, when: Periods) -> list[Evidence]:
         asked = Question("instance_requests_per_s", when, suspect.name, values=(gone.name,))
         rates = {"others_before": gone.others_before, "others_after": gone.others_after}
         found.append(Evidence("contrast", text, (("before", gone.before), *rates.items()), asked.query))
-    found += [_contrast(c, suspect, when) for c in place.contrasts]
+    found += [_contrast(c, suspect, when) for c in _told_apart(place.contrasts)]
     if place.device is not None:
         found += _device(place.device, when)
     return found
+
+
+def _short(hw_id: str) -> str:
+    """A GPU's id as far as people compare it.
+
+    >>> _short("GPU-328a8fe4-af4a-5a2d-a7b4-4a0b53af8754"), _short("GPU-7d1c")
+    ('GPU-328a8fe4…', 'GPU-7d1c')
+    """
+    return hw_id if len(hw_id) <= LONG_ID else f"{hw_id[:12]}…"
 
 
 def _train(train: Train, when: Periods) -> list[Evidence]:
@@ -202,7 +216,7 @@ def _release(service: str, new: Release, when: Periods) -> Evidence:
 
 
 def _device(device: Finding, when: Periods) -> list[Evidence]:
-    name = device.hw_id or device.instance or device.host
+    name = _short(device.hw_id) or device.instance or device.host
     on = f" on {device.host}" if device.host and device.host != name else ""
     found = []
     for said in device.readings:
@@ -212,6 +226,14 @@ def _device(device: Finding, when: Periods) -> list[Evidence]:
         )  # fmt: skip
         found.append(Evidence("resource", f"{name}{on}: {said.text}", said.numbers, asked.query))
     return found
+
+
+def _told_apart(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """Those that say something new: an instance that has its host to itself is told once."""
+    found: dict[tuple[float, ...], Contrast] = {}
+    for one in contrasts:
+        found.setdefault(tuple(sorted(v.excess * v.requests for v in one.carriers)), one)
+    return list(found.values())
 
 
 def _contrast(contrast: Contrast, suspect: Suspect, when: Periods) -> Evidence:
@@ -224,7 +246,7 @@ def _contrast(contrast: Contrast, suspect: Suspect, when: Periods) -> Evidence:
     what = "errors" if contrast.unit == "1" else "time"
     text = (
         f"{contrast.dimension} {carriers}: {say(high)} more {what} per request than before over {count:.0f} requests; "
-        f"the others {say(low)} over {rest:.0f}"
+        f"the others {say(abs(low))} {'less' if low < 0 else 'more'} over {rest:.0f}"
     )
     asked = Question(
         "excess_errors" if contrast.unit == "1" else "excess_ms", when, suspect.name,
@@ -259,6 +281,7 @@ def ruled_out(
     candidates = {m.service for m in members} | {s.node for s in others if s.node < len(picture.services)}
     late = {s.node: s for s in others if s.onset_ns is not None and s.onset_ns - s.symptom_onset_ns >= 30 * 10**9}
     found = []
+    lasted = max(picture.periods.before_s, 1.0), max(picture.periods.after_s, 1.0)
     for node in sorted(candidates - blamed - folded):
         nodes = picture.nodes
         before, after = float(nodes.self_ms[0, node]), float(nodes.self_ms[1, node])
@@ -267,6 +290,12 @@ def ruled_out(
             seconds = (int(late[node].onset_ns or 0) - late[node].symptom_onset_ns) / 1e9
             because = f"it moved {seconds:.0f} s after the symptom"
             numbers, query = (("late_s", seconds),), ""
+        elif blamer.outside in blamed and after > before:
+            # More requests strain all; each of them by itself is not why.
+            ratio = float((nodes.requests[1, node] / lasted[1]) / max(nodes.requests[0, node] / lasted[0], 1e-9))
+            because = (
+                f"its self time went from {ms(before)} to {ms(after)} per request with {ratio:.1f} times the requests"
+            )
         elif abs(after - before) <= max(0.1 * before, 3 * float(nodes.speed_error_ms[node])):
             because = f"its self time stayed at {ms(after)} per request"
         else:
