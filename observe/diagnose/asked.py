@@ -233,4 +233,5 @@ _SAYS = {
     "waiting": "of what requests wait longer for, this much is its own",
     "news": "it does what it never did before",
     "silence": "what it always reported is gone",
+    "outward": "its callers, by their own clocks, wait longer for whom they call",
 }

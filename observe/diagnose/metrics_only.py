@@ -38,6 +38,7 @@ _ENDS = (("client", "server"), ("source_workload", "destination_workload"), ("so
 _SAYS = {
     "own": "what it felt is not explained by what it calls",
     "resource": "its use of resources moved more than its traffic explains, and more than elsewhere",
+    "outward": "its callers, by their own clocks, wait longer for whom they call",
     "any": "its metrics moved",
 }
 

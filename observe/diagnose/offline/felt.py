@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from observe.diagnose.offline.outward import EXCUSED, accused, outward_series, waits
 from observe.diagnose.offline.places import Places
 from observe.diagnose.offline.shifts import Shifts
 
@@ -36,6 +37,7 @@ class Felt:
 
     own: Floats  # part of the symptom that begins here, by latency and failures
     resource: Floats
+    outward: Floats  # what its callers, by their own clocks, wait longer for
 
 
 def surprise(z: Floats) -> Floats:
@@ -56,7 +58,9 @@ def _sure(clear: Floats) -> Floats:
 
 
 def felt(moved: Shifts, places: Places) -> Felt:
-    return Felt(_own(moved, places), _resource(moved, places))
+    wait = waits(moved, certainty(moved.up), places)
+    excused = 1 - EXCUSED * np.nan_to_num(wait)
+    return Felt(_own(moved, places) * excused, _resource(moved, places), accused(wait, places))
 
 
 # ── what does not travel ────────────────────────────────────────────────────────────────────────────────────────────
@@ -84,7 +88,8 @@ def _beyond_traffic(z: Floats, traffic: Floats) -> Floats:
 def _own(moved: Shifts, places: Places) -> Floats:
     found = np.zeros(len(places.names))
     pattern = _pattern(moved, places)
-    for name in np.unique(moved.metric[moved.of("latency", "success", "errors", "counts")]):
+    inward = moved.of("latency", "success", "errors", "counts") & ~outward_series(moved)
+    for name in np.unique(moved.metric[inward]):
         found = np.maximum(found, _layer(moved, np.flatnonzero(moved.metric == name), places, pattern))
     return found
 

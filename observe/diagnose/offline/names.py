@@ -43,6 +43,9 @@ _RULES: tuple[tuple[Kind, str], ...] = (
     ("traffic", r"req|_rq_|load|count|calls|tps|qps|rps|hits|throughput|invocation|response|message|queries|commands"),
     ("traffic", r"operations|_ops_|xact|commits|transaction|processed|publish|visits|sessions|_handled_|_started_"),
 )
+_OUTWARD = re.compile(r"_(client|upstream|outbound|outgoing|clat\d*)_")
+_TO_NOBODY_KNOWN = re.compile(r"_(db|database|sql|redis|gen_ai|llm)_")
+"""Calls of databases and models: whom they go to is seldom a service of the data."""
 _COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in _RULES)
 
 
@@ -69,3 +72,13 @@ def named_kind(metric: str) -> Kind | None:
 def kind_of(metric: str) -> Kind:
     """The same, and a resource, which may move either way, where the name says nothing."""
     return named_kind(metric) or "resource"
+
+
+def is_outward(metric: str) -> bool:
+    """Whether a latency is that of calls which the service makes, measured at its own end.
+
+    >>> [is_outward(name) for name in ("rpc.client.duration", "clat90", "http_server_duration", "db_client_duration")]
+    [True, True, False, False]
+    """
+    text = words(metric)
+    return bool(_OUTWARD.search(text)) and not _TO_NOBODY_KNOWN.search(text)

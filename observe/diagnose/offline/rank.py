@@ -20,14 +20,23 @@ from observe.diagnose.offline.waiting import waiting
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-TRUST = {"waiting": 0.95, "stops": 0.9, "news": 0.5, "resource": 0.6, "own": 0.6, "silence": 0.8, "any": 0.02}
+TRUST = {
+    "waiting": 0.95,
+    "stops": 0.9,
+    "news": 0.5,
+    "resource": 0.6,
+    "own": 0.6,
+    "outward": 0.5,
+    "silence": 0.8,
+    "any": 0.02,
+}
 """How far each kind of evidence is believed at most. What is seen in requests themselves comes before what pods use."""
 LESS = 0.7
 """What each next metric of a service counts for, of the one before."""
 MOST = 10
 """Metrics that are told."""
 BESIDE_SPANS = 0.2
-"""Trust in `own` where there are spans: they measure the same, request by request."""
+"""Trust in `own` and `outward` where there are spans: they measure the same, request by request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ def rank(case: Case) -> Ranked:
         evidence["waiting"] = waiting(before, after, where.names)
         evidence["stops"] = stops(before, after, where.names)
         evidence["news"] = news(before, after, where.names)
-    trust = TRUST | ({"own": BESIDE_SPANS} if "waiting" in evidence else {})
+    trust = TRUST | ({"own": BESIDE_SPANS, "outward": BESIDE_SPANS} if "waiting" in evidence else {})
     score = 1 - np.prod([1 - trust[kind] * value for kind, value in evidence.items()], axis=0)
     order = np.lexsort((where.names, -score))
     clearest = _clearest(moved)
@@ -98,4 +107,9 @@ def _from_metrics(moved: Shifts, where: Places) -> dict[str, Floats]:
     felt_here = felt(moved, where)
     anything = np.zeros(len(where.names))
     np.maximum.at(anything, where.index(moved.service), certainty(np.maximum(moved.up, moved.down)))
-    return {"own": felt_here.own, "resource": felt_here.resource, "any": anything * where.reached}
+    return {
+        "own": felt_here.own,
+        "resource": felt_here.resource,
+        "outward": felt_here.outward,
+        "any": anything * where.reached,
+    }
