@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from observe.diagnose.offline import Case, rank
 from observe.diagnose.offline.floor import largest_shift
 from observe.diagnose.offline.places import reach
-from observe.diagnose.offline.shifts import shifts
+from observe.diagnose.offline.shifts import shifts, wide
 from tests.unit.public_parts import CALLS, INJECT_S, graph, metric_case, metrics, spans
 
 MOVED = {("db", "latency"): 6.0, ("cart", "latency"): 1.6, ("catalog", "latency"): 1.5, ("front", "latency"): 1.3}
@@ -120,7 +120,7 @@ def test_what_had_moved_before_the_fault_is_no_shift():
     early = metrics(11).with_columns(
         value=pl.col("value") * pl.when(times & (pl.col("service") == "db")).then(5).otherwise(1)
     )
-    moved = shifts(early, INJECT_S)
+    moved = shifts(wide(early), INJECT_S)
     assert moved.up.max() < 5
 
 
@@ -131,7 +131,7 @@ def test_one_failed_request_of_ten_is_no_shift():
         for m, v in (("availability", 90.0 if t == 900 else 100.0), ("requests", 10.0))
     ]
     table = pl.DataFrame(rows, schema=["time_s", "service", "metric", "value"], orient="row")
-    assert shifts(table, INJECT_S).up.max() < 3
+    assert shifts(wide(table), INJECT_S).up.max() < 3
 
 
 def test_the_floor_sees_what_rose_most():

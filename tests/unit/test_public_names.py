@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from observe.diagnose.offline.kinds import behaves_like, kinds
 from observe.diagnose.offline.names import kind_of, named_kind
-from observe.diagnose.offline.shifts import shifts
+from observe.diagnose.offline.shifts import shifts, wide
 
 NAMES = {
     "latency": """
@@ -98,7 +98,7 @@ def test_successes_told_as_numbers_are_shares_of_the_requests(names, kind):
     requests = np.where(np.arange(60) % 7 == 0, 200.0, 60.0)
     values = {"requests": requests, "success_total": np.where(np.arange(60) < 40, requests, 0.5 * requests)}
     parts = [pl.DataFrame({"time_s": np.arange(60.0), "metric": n, "value": values[n]}) for n in names]
-    moved = shifts(pl.concat(parts).with_columns(service=pl.lit("web")), 40.0)
+    moved = shifts(wide(pl.concat(parts).with_columns(service=pl.lit("web"))), 40.0)
     (at,) = np.flatnonzero(moved.metric == "success_total")
     assert moved.kind[at] == kind
     assert kind == "traffic" or (moved.before[at], moved.after_high[at]) == (0.0, 0.5)

@@ -8,7 +8,7 @@ import pytest
 from observe.bench.recorded import DIALECTS, FAULTS, recorded
 from observe.diagnose.offline import Case, rank
 from observe.diagnose.offline.floor import largest_shift
-from observe.diagnose.offline.shifts import shifts
+from observe.diagnose.offline.shifts import shifts, wide
 from tests.unit.public_parts import INJECT_S, metric_case, metrics
 
 USES = ("cpu", "mem", "requests")
@@ -69,7 +69,7 @@ def failing(service, share, names):
 
 
 def test_errors_count_as_a_share_of_the_requests():
-    moved = shifts(failing("pay", 0.5, "errors"), INJECT_S)
+    moved = shifts(wide(failing("pay", 0.5, "errors")), INJECT_S)
     at = moved.service.tolist().index("pay") + moved.metric.tolist().index("errors")
     assert moved.kind[at] == "errors"
     assert moved.after_high[at] == pytest.approx(0.5, abs=0.1)
@@ -77,7 +77,7 @@ def test_errors_count_as_a_share_of_the_requests():
 
 def test_errors_of_services_without_requests_are_counts():
     table = failing("pay", 0.5, "errors").filter(pl.col("metric") == "errors")
-    assert set(shifts(table, INJECT_S).kind.tolist()) <= {"counts", "errors"}
+    assert set(shifts(wide(table), INJECT_S).kind.tolist()) <= {"counts", "errors"}
     assert first(table) == "pay"
 
 
@@ -86,14 +86,14 @@ def test_one_error_is_no_shift():
     noisy = table.with_columns(
         value=pl.when(pl.col("time_s").is_in([100.0, 700.0, 900.0])).then(2.0).otherwise(pl.col("value"))
     )
-    assert max(shifts(noisy, INJECT_S).up) < 3
+    assert max(shifts(wide(noisy), INJECT_S).up) < 3
 
 
 def test_latency_of_whom_nobody_asked_tells_nothing():
     table = metrics(5, {("db", "latency"): 50.0}, names=("latency", "requests"))
     idle = (pl.col("service") == "db") & (pl.col("metric") == "requests")
     table = table.with_columns(value=pl.when(idle).then(0.0).otherwise(pl.col("value")))
-    moved = shifts(table, INJECT_S)
+    moved = shifts(wide(table), INJECT_S)
     assert not [
         u
         for s, m, u in zip(moved.service, moved.metric, moved.up, strict=True)
@@ -105,7 +105,7 @@ def test_a_single_high_row_is_no_shift():
     spiked = metrics(7, names=("mem",)).with_columns(
         value=pl.when((pl.col("service") == "pay") & (pl.col("time_s") == 610.0)).then(1e6).otherwise(pl.col("value"))
     )
-    moved = shifts(spiked, INJECT_S)
+    moved = shifts(wide(spiked), INJECT_S)
     assert max(moved.up) < 3
 
 

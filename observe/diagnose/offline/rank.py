@@ -11,7 +11,7 @@ from observe.diagnose.offline.case import Case
 from observe.diagnose.offline.felt import FALLEN, certainty, felt, surprise
 from observe.diagnose.offline.news import news
 from observe.diagnose.offline.places import Places, places
-from observe.diagnose.offline.shifts import Shifts, shifts
+from observe.diagnose.offline.shifts import Shifts, shifts, wide
 from observe.diagnose.offline.silence import silence
 from observe.diagnose.offline.stops import stops
 from observe.diagnose.offline.trees import called, trees, with_leads
@@ -57,10 +57,11 @@ def rank(case: Case) -> Ranked:
     before, after = with_leads(before, before), with_leads(after, before)
     calls = called(before) | called(after)
     edges = calls | set(zip(case.graph["caller"].to_list(), case.graph["callee"].to_list(), strict=True))
-    moved = shifts(case.metrics, case.inject_at_s, edges)
+    table = wide(case.metrics)
+    moved = shifts(table, case.inject_at_s, edges)
     where = places(case, moved, calls)
     evidence = _from_metrics(moved, where)
-    evidence["silence"] = silence(case.metrics, case.inject_at_s, where)
+    evidence["silence"] = silence(table, case.inject_at_s, where)
     if before.height and after.height:
         evidence["waiting"] = waiting(before, after, where.names)
         evidence["stops"] = stops(before, after, where.names)

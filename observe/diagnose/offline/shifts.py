@@ -21,6 +21,7 @@ from observe.diagnose.offline.names import Kind
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Wide = tuple[Floats, pl.DataFrame, Floats]
 
 SMALLEST = 0.05
 """A level that moves by less than this part of itself is never a large shift, however quiet it was before."""
@@ -53,10 +54,10 @@ class Shifts:
         return np.isin(self.kind, kinds)
 
 
-def shifts(metrics: pl.DataFrame, inject_at_s: float, calls: Collection[tuple[str, str]] = ()) -> Shifts:
+def shifts(table: Wide, inject_at_s: float, calls: Collection[tuple[str, str]] = ()) -> Shifts:
     """Of every series that was seen before the fault and after it began. Shapes: series, or time × series. `calls` are
     known pairs of services, caller first."""
-    times, names, values = wide(metrics)
+    times, names, values = table
     is_after = times >= inject_at_s
     known = np.isfinite(values)
     seen = known[~is_after].any(axis=0) & known[is_after].any(axis=0)
@@ -82,17 +83,16 @@ def shifts(metrics: pl.DataFrame, inject_at_s: float, calls: Collection[tuple[st
     )
 
 
-def wide(metrics: pl.DataFrame) -> tuple[Floats, pl.DataFrame, Floats]:
-    """(times, `service` and `metric` of each series, values as time × series with nan where there is none)."""
-    rows = (
-        metrics.filter(pl.col("value").is_finite())
-        .with_columns(series=pl.struct("service", "metric").rank("dense"))
-        .sort("time_s", "series")
-    )
-    names = rows.unique("series").sort("series").select("service", "metric")
-    times, at = np.unique(rows["time_s"].to_numpy(), return_inverse=True)
+def wide(metrics: pl.DataFrame) -> Wide:
+    """(times, `service` and `metric` of each series, values as time × series with nan where there is none). Of two
+    values of a series at the same time the later row counts."""
+    rows = metrics.filter(pl.col("value").is_finite())
+    keys = ["service", "metric"]
+    names = rows.select(keys).unique().sort(keys)
+    at = rows.join(names.with_row_index("series"), on=keys, how="left", maintain_order="left")["series"]
+    times = rows["time_s"].unique().sort().to_numpy()
     values = np.full((len(times), names.height), np.nan)
-    values[at, rows["series"].to_numpy().astype(np.int64) - 1] = rows["value"].to_numpy()
+    values[np.searchsorted(times, rows["time_s"].to_numpy()), at.to_numpy()] = rows["value"].to_numpy()
     return times, names, values
 
 

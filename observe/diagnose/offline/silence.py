@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from observe.diagnose.offline.names import kind_of
 from observe.diagnose.offline.places import Places
-from observe.diagnose.offline.shifts import levels, stretch, wide
+from observe.diagnose.offline.shifts import Wide, levels, stretch
 
 Floats = NDArray[np.float64]
 
@@ -30,13 +29,13 @@ FEWEST = 3
 """Fewer steps than this say nothing when nothing is reported in them."""
 
 
-def silence(metrics: pl.DataFrame, inject_at_s: float, places: Places) -> Floats:
+def silence(table: Wide, inject_at_s: float, places: Places) -> Floats:
     """0..1 per service: the part of its series that are gone, less what callers and the whole fleet lost as well.
 
     Only what a process uses tells that it is dead. Of a service of which nothing but requests is known, that it was
     asked often tells at least that somebody misses it.
     """
-    gone = _gone(metrics, inject_at_s)
+    gone = _gone(table, inject_at_s)
     count = np.zeros(len(places.names))
     part, uses, asked = np.zeros(len(count)), np.zeros(len(count)), np.zeros(len(count))
     use = np.isin(gone.kind, ("resource", "network"))
@@ -64,8 +63,8 @@ class _Gone:
     gone: Floats  # 1 where nothing is left
 
 
-def _gone(metrics: pl.DataFrame, inject_at_s: float) -> _Gone:
-    times, names, values = wide(metrics)
+def _gone(table: Wide, inject_at_s: float) -> _Gone:
+    times, names, values = table
     is_after = times >= inject_at_s
     steps = int(is_after.sum())
     if steps < FEWEST or len(times) - steps < FEWEST:
