@@ -12,9 +12,9 @@ from dataclasses import replace
 from html import escape
 from typing import NamedTuple
 
-from observe.types import Cause, CauseKind, Incident, Json, RuledOut, Shift
+from observe.types import Cause, CauseKind, Incident, Json, RuledOut, Shift, State
 from observe.wire import API_PREFIX, rfc3339
-from observe.words import MEASURES, MOST_SURE, place
+from observe.words import GOES_ON, MEASURES, MOST_SURE, place
 
 MAX_SYMPTOMS = 5
 MAX_CAUSES = 3
@@ -148,6 +148,8 @@ def _status(incident: Incident, looked_ns: int | None) -> str:
     until = "" if incident.resolved_ns is None else f", resolved {_moment(incident.resolved_ns)}"
     looked = "" if looked_ns is None else f"; diagnosed {_moment(looked_ns)}"
     note = f". {incident.note[:1].upper()}{incident.note[1:]}" if incident.note else ""
+    if incident.state is State.RESOLVED and incident.fired_ns is None and not note and GOES_ON not in incident.title:
+        note = ". It was over before anybody was told, and is no part of another incident"
     return f"{incident.severity.value}, {incident.state.value}; since {_moment(incident.onset_ns)}{until}{looked}{note}"
 
 

@@ -38,6 +38,8 @@ _NARROWER = {"gpu": "GPU "}
 _BARE = ("service", "traffic", "external", "unknown")
 """Kinds that stand before no resource."""
 MAX_NAMES = 3
+GOES_ON = "goes on as incident"
+"""In the title of an incident that another one took over."""
 
 
 def several(names: Sequence[str], most: int = MAX_NAMES) -> str:

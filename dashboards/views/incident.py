@@ -70,7 +70,8 @@ def _since(incident: Json) -> str:
     now_ns = time.time_ns()
     text = f"since {moment(incident['onset_at'])} ({ago(incident['onset_at'], now_ns)} ago)"
     if incident["resolved_at"]:
-        return f"{text} · resolved {moment(incident['resolved_at'])}"
+        untold = "" if incident["fired_at"] else " · nobody was told"
+        return f"{text} · resolved {moment(incident['resolved_at'])}{untold}"
     return f"{text} · last seen {ago(incident['last_seen_at'], now_ns)} ago"
 
 

@@ -15,6 +15,7 @@ from observe.alert.grouping import Group, groups, series
 from observe.alert.telling import RANK, new_normal_text, severity, title
 from observe.settings import AlertSettings, Rule
 from observe.types import Cause, Diagnosis, Impact, Incident, Severity, Shift, State
+from observe.words import GOES_ON
 
 MAX_SYMPTOMS = 50
 CREDIBLE_ONSET_NS = 600_000_000_000
@@ -133,7 +134,7 @@ def _resolved(incident: Incident, now_ns: int) -> Incident:
 
 
 def _taken_over(young: Incident, old: Incident, now_ns: int) -> Incident:
-    return replace(_resolved(young, now_ns), title=f"{young.title} (goes on as incident {old.id})")
+    return replace(_resolved(young, now_ns), title=f"{young.title} ({GOES_ON} {old.id})")
 
 
 def _opened(diagnoses: Sequence[Diagnosis], now_ns: int) -> Incident:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
@@ -153,3 +155,12 @@ def test_a_title_names_the_release_and_its_services():
     assert incident.title == "gateway P99 50 ms → 300 ms: release 2.0.0 of reranker, retriever (100 % of the rise)"
     assert incident_from_json(incident_json(incident)).causes[0].services == ("reranker", "retriever")
     assert "## Cause: release 2.0.0 of reranker, retriever — 99% sure" in markdown(incident)
+
+
+def test_an_incident_that_nobody_was_told_of_says_so():
+    (whole,) = told(("retriever", SLOW, V2), ("reranker", SLOW + 30, V2))
+    (pending,) = step([], [whole], NOW, AlertSettings())
+    (over,) = step([pending], [], NOW + 60 * 10**9, AlertSettings())
+    assert "It was over before anybody was told" in markdown(over)
+    assert "nobody" not in markdown(replace(over, fired_ns=NOW))
+    assert "over before" not in markdown(replace(over, title=f"{over.title} (goes on as incident 17)"))
