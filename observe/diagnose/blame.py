@@ -29,6 +29,8 @@ ALONE = 0.75
 """Left to the one service in which errors begin while traffic surges: overload may have broken it."""
 REMIXED = 0.15
 """Part of the caller's duration that another mix of calls must add to count."""
+NEEDED = 1.5
+"""Times as many calls as retries of failed ones need, from which they are made for another reason."""
 SPENT = 1e-3
 """Part of a request's time below which a service's tail is not looked at."""
 
@@ -141,10 +143,13 @@ class Blamer:
         return found, float(found.sum())
 
     def _who_recounts(self) -> Ints:
-        """More calls are the caller's doing, unless it repeats calls that fail."""
+        """More calls are the caller's doing, unless it repeats calls that fail: where the part p of them does, that
+        takes 1 / (1 − p) calls for each that succeeds. Far more than that are not made for want of an answer."""
         edges = self.picture.edges
         failing = edges.errors[1] > edges.errors[0] + 0.05 * edges.calls[1]
-        return np.where(failing, edges.callee, edges.caller)
+        succeeding = 1.0 - edges.errors[1] / np.maximum(edges.calls[1], 1e-9)
+        needed = edges.calls[0] / np.maximum(succeeding, 1e-3)
+        return np.where(failing & (edges.calls[1] <= NEEDED * needed), edges.callee, edges.caller)
 
     def _errors(self, service: int) -> Floats:
         flow = attribution.errors(self.picture, service)

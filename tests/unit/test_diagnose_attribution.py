@@ -153,3 +153,26 @@ def test_a_pair_that_calls_and_sends_messages_waits_for_the_calls():
     both = [calling("a", "b", served), messages.with_columns(callee_operation=pl.lit("/queue"))]
     ((first, share), *_) = told(frames(selfs, both), "a")
     assert (first, share > 0.8) == ("b", True)
+
+
+@pytest.mark.parametrize(("calls", "guilty"), [(2, "b"), (6, "a")])
+def test_more_calls_than_failures_ask_for_are_the_callers_doing(calls, guilty):
+    """Half of the calls fail since the onset: two for each request are retries, six are not."""
+    late = pl.int_range(pl.len()) >= 30
+    own, served = varied((5.0, 5.0), 1), varied((20.0, 20.0), 2)
+    many = np.where(np.arange(WINDOWS) < 30, 1, calls)
+    failing = {"errors": pl.when(late).then(50 * calls).otherwise(0).cast(pl.UInt64)}
+    b = serving("b", served, served).with_columns(
+        pl.Series("requests", 100 * many, pl.UInt64),
+        pl.Series("self_sum_ms", 100 * many * served),
+        pl.Series("duration_sum_ms", 100 * many * served),
+        origin_errors=failing["errors"],
+        **failing,
+    )
+    edge = calling("a", "b", served).with_columns(
+        pl.Series("calls", 100 * many, pl.UInt64),
+        *(pl.Series(name, 100 * many * served) for name in ("client_sum_ms", "server_sum_ms")),
+        **failing,
+    )
+    ((first, share), *_) = told(frames([serving("a", own, own + many * served), b], [edge]), "a")
+    assert (first, share > 0.8) == (guilty, True)
