@@ -34,6 +34,8 @@ CHDB_OPTIONS: Mapping[str, int] = {
     "mark_cache_size": 64 * 2**20,
     "index_mark_cache_size": 16 * 2**20,
     "primary_index_cache_size": 64 * 2**20,
+    "compiled_expression_cache_size": 16 * 2**20,
+    "query_condition_cache_size": 16 * 2**20,
     "background_pool_size": 2,
     "background_schedule_pool_size": 4,
     "background_common_pool_size": 2,

@@ -41,7 +41,7 @@ BLOCK = 6
 
 def load(rates: Mapping[Signal, float], stop: threading.Event) -> Iterator[tuple[Signal, bytes]]:
     """Requests of each signal as they fall due."""
-    makers = {"spans": _spans(), "metrics": exports("mixed"), "logs": _logs()}
+    makers = {"spans": _spans(), "metrics": exports("mixed", live=True), "logs": _logs()}
     begin = time.monotonic()
     sent = dict.fromkeys(rates, 0)
     while not stop.is_set():

@@ -23,16 +23,18 @@ NODES, PODS, SERVICES, GPUS = 40, 160, 40, 8
 Attributes = dict[str, str]
 
 
-def exports(kind: str) -> Iterator[tuple[bytes, int]]:
-    """Requests without end, each with its number of points: cumulative values that grow, ten seconds apart."""
+def exports(kind: str, *, live: bool = False) -> Iterator[tuple[bytes, int]]:
+    """Requests without end, each with its number of points: cumulative values that grow, ten seconds apart from ten
+    minutes ago on, or `live` as old as the call for them."""
     chance = random.Random(7)
     requests = _cluster(chance) if kind == "mixed" else [_pod(n, chance, [(kind, SERIES)]) for n in range(PODS)]
     begin_ns = time.time_ns() - START_BEFORE_NS
     lists = [(request, list(_points(request))) for request in requests]
     for turn in range(10**9):
         for request, points in lists:
+            at_ns = time.time_ns() if live else begin_ns + turn * STEP_NS % START_BEFORE_NS
             for point in points:
-                _grow(point, begin_ns + turn * STEP_NS % START_BEFORE_NS, chance)
+                _grow(point, at_ns, chance)
             yield request.SerializeToString(), len(points)
 
 

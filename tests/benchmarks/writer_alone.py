@@ -4,8 +4,10 @@
     python -m tests.benchmarks.writer_alone --signal metrics [--kind mixed|gauge|sum|histogram|…]
     python -m tests.benchmarks.writer_alone --parts
 
-CPU is that of this process, so with chdb:// of the database as well; making the batches is taken off. `--parts` stops
-the merges and drops one view after the other: what is saved with each is what it costs.
+CPU is that of this process, so with chdb:// of the database as well; making the batches is taken off. `cores_wanted`
+counts the time in which threads were ready to run, too, whether a core was free or not: as long as it grows with the
+threads, no lock holds them up. `--parts` stops the merges and drops one view after the other: what is saved with each
+is what it costs.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from observe.bench.traces import TraceLoad
 from observe.settings import RetentionSettings
@@ -88,6 +92,7 @@ def sustained(
                     return
             store.insert(*made.next())
 
+    ready = Readiness()
     cpu_s, begin = time.process_time(), time.perf_counter()
     workers = [threading.Thread(target=work) for _ in range(threads)]
     for worker in workers:
@@ -102,6 +107,7 @@ def sustained(
         "items_per_s": round(made.items / seconds),
         "items_per_s_without_generator": round(made.items / max(seconds - made.cpu_s, 1e-9)),
         "cpu_s_per_million": round(cpu_s / made.items * 1e6, 2),
+        "cores_wanted": round(ready.seconds() / seconds, 2),
         "peak_memory_mib": _peak_mib(),
         "rows_merged_per_row": round(_event(store, "MergedRows") / made.items, 2),
         "bytes_on_disk_per_item": round(_bytes(store) / made.items, 1),
@@ -122,6 +128,25 @@ def by_part(store: ClickHouseStore, mib: float) -> Iterator[dict[str, object]]:
             store.insert(batch, items)
             costs.append((time.process_time() - begin) / items * 1e6)
         yield {"without": view, "cpu_s_per_million": round(min(costs), 2)}
+
+
+class Readiness:
+    """Seconds in which the threads of this process ran or waited for a core (/proc/…/schedstat), from here on."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def seconds(self) -> float:
+        return sum(ns - self._before.get(thread, 0) for thread, ns in self._now().items()) / 1e9
+
+    @staticmethod
+    def _now() -> dict[str, int]:
+        found = {}
+        for stat in Path("/proc/self/task").glob("*/schedstat"):
+            with suppress(OSError):  # it has ended
+                ran, waited, _ = stat.read_text().split()
+                found[stat.parent.name] = int(ran) + int(waited)
+        return found
 
 
 def _event(store: ClickHouseStore, name: str) -> int:
