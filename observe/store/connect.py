@@ -136,6 +136,7 @@ class Pool:
             self._slots.put(None)
         self._max_clients = max_clients
         self.room: room.Room | None = None
+        self._first: Client | None = None  # holds a chDB folder open until others do: opening it twice costs a second
         if self.target.path:
             enter(self.target.path)
             room.ensure(self.target.path)
@@ -148,11 +149,12 @@ class Pool:
             return
         forgotten = unwritten.forget(folder)
         before = unwritten.put_aside(folder)
-        self._open(None).close()  # ClickHouse puts aside what it cannot read
+        self._first = self._open(None)  # ClickHouse puts aside what it cannot read
         broken = unwritten.put_aside(folder) - before
         for part in sorted(broken):
             log.error("chDB: %s cannot be read, and was put aside; `observe audit` says what is missing", part)
         if broken:
+            self._release()
             forgotten += unwritten.forget_all(folder)
         for name in forgotten:
             log.warning("chDB: %s was noted and not written when its process died; it may be inserted again", name)
@@ -184,6 +186,7 @@ class Pool:
 
     def close(self) -> None:
         """Closes the idle clients and waits for those in use."""
+        self._release()
         for _ in range(self._max_clients):
             client = self._slots.get()
             if client is not None:
@@ -200,7 +203,14 @@ class Pool:
                 client.close()
 
     def _connect(self) -> Client:
-        return self._open(self.target.database)
+        client = self._open(self.target.database)
+        self._release()
+        return client
+
+    def _release(self) -> None:
+        first, self._first = self._first, None
+        if first is not None:
+            first.close()
 
     def _open(self, database: str | None) -> Client:
         common: dict[str, Any] = {"database": database, "settings": dict(SESSION)}
