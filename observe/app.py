@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ class Process:
     def __init__(self) -> None:
         self.stopping = threading.Event()
         self.failed = False
+        self.stuck = False
         self.damaged: Damaged | None = None
         self._before_again: list[Callable[[], object]] = []
         self._exit = ExitStack()
@@ -87,6 +89,7 @@ class Process:
                 worker.join(max(0.0, deadline - time.monotonic()))
                 if worker.is_alive():
                     log.warning("%s did not stop within %g s", name, join_s)
+                    self.stuck = True
 
         self.on_stop(end)
 
@@ -105,7 +108,12 @@ class Process:
             raise self.damaged
         log.info("stopping")
         self._exit.close()
-        return 1 if self.failed else 0
+        code = 1 if self.failed else 0
+        if self.stuck:  # the interpreter's end would wait for what the thread is in; nothing is lost by not waiting
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
+        return code
 
     def close(self) -> None:
         self._exit.close()

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from observe.store import room, unwritten
 
 log = logging.getLogger(__name__)
 
+CLOSE_S = 3.0
 MAX_CLIENTS = 8
 """Statements that run at once; further callers wait."""
 RINSES = 3
@@ -185,13 +187,19 @@ class Pool:
             self._slots.put(client)
 
     def close(self) -> None:
-        """Closes the idle clients and waits for those in use."""
+        """Closes the clients; those in use are waited for a while, and left to the end of the process after that."""
         self._release()
-        for _ in range(self._max_clients):
-            client = self._slots.get()
-            if client is not None:
-                client.close()
-        for _ in range(self._max_clients):
+        deadline = time.monotonic() + CLOSE_S
+        closed = 0
+        with suppress(queue.Empty):
+            while closed < self._max_clients:
+                client = self._slots.get(timeout=max(0.0, deadline - time.monotonic()))
+                closed += 1
+                if client is not None:
+                    client.close()
+        if closed < self._max_clients:
+            log.warning("%s statements are still under way", self._max_clients - closed)
+        for _ in range(closed):
             self._slots.put(None)
 
     def create_database(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +67,20 @@ def test_the_system_and_the_benchmark_know_a_part_by_its_name() -> None:
     seen.set()
     process.close()
     assert meter.total()["the-writer-of-a"] >= 4  # what it took stays on the account after its end
+
+
+STUCK = """
+import os, signal, threading, time
+from observe.app import Process
+process = Process()
+process.thread("watcher", lambda stop: time.sleep(60), join_s=0.1)
+process.on_stop(lambda: print("closed", flush=True))
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+threading.Thread(target=time.sleep, args=(60,)).start()  # as a library's thread, for which the interpreter would wait
+process.run()
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", STUCK], cwd=tmp_path, capture_output=True, timeout=40, check=False)
+    assert (done.returncode, done.stdout) == (0, b"closed\n")
