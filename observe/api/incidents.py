@@ -13,10 +13,10 @@ from observe import explain as render
 from observe.api import models
 from observe.api.parameters import ExplainQuery, IncidentsQuery
 from observe.api.problems import NotFound
+from observe.api.sentences import with_sql
 from observe.errors import BadRecord
 from observe.interfaces import Store
 from observe.looks import compared, unpack
-from observe.store.asked import sql_of
 from observe.store.read import Reader
 from observe.types import Incident, Json, Severity, State
 from observe.verdict import again
@@ -56,7 +56,7 @@ def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
     @routes.get("/incidents/{incident_id}", response_model=models.IncidentItem)
     def incident(incident_id: str) -> Json:
         """The newest version of one incident."""
-        return _with_sql(incident_json(found(incident_id)))
+        return with_sql(incident_json(found(incident_id)))
 
     @routes.get("/incidents/{incident_id}/explain", response_model=models.IncidentItem)
     def explain(incident_id: str, query: Annotated[ExplainQuery, Query()]) -> Response | Json:
@@ -67,7 +67,7 @@ def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
         looked_ns = None if kept is None else kept[0]
         if query.format == "text":
             return PlainTextResponse(render.text(shown, looked_ns))
-        body = _with_sql(incident_json(shown))
+        body = with_sql(incident_json(shown))
         statements = render.statements(body)
         if query.format == "markdown":
             page = render.markdown(shown, looked_ns, statements=statements)
@@ -95,14 +95,6 @@ def router(reader: Reader, store: Store, clock: Callable[[], int]) -> APIRouter:
         return answer | {"looked_at": rfc3339(at_ns)}
 
     return routes
-
-
-def _with_sql(body: Json) -> Json:
-    """The incident with the SQL of each sentence beside its address."""
-    evidence = (said for cause in body["causes"] for said in cause["evidence"])
-    for sentence in [*body["symptoms"], *evidence, *body["ruled_out"]]:
-        sentence["sql"] = sql_of(sentence["query"])
-    return body
 
 
 def _worst_first(incident: Incident) -> tuple[int, int, int, str]:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, Query
 
 from observe.api import models
 from observe.api.parameters import MAX_ROWS_RANGE_S, BacktestBody, CanaryQuery, DiagnosisQuery, Range
+from observe.api.sentences import with_sql
 from observe.backtest import Label
 from observe.errors import Unavailable
 from observe.types import Json
@@ -53,7 +54,7 @@ def router(judging: Judging, clock: Callable[[], int]) -> APIRouter:
         if not asking.acquire(timeout=WAIT_S):
             raise Unavailable("other questions are under way", retry_after_s=10.0)
         try:
-            return judging.asked(query.at, query.service, until_ns)
+            return with_sql(judging.asked(query.at, query.service, until_ns))
         finally:
             asking.release()
 

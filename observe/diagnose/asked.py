@@ -18,6 +18,7 @@ from scipy import stats
 
 from observe.diagnose.addresses import resolved
 from observe.diagnose.attributes import Ask
+from observe.diagnose.compare import Question
 from observe.diagnose.diagnosis import diagnose
 from observe.diagnose.graph import collapsed_edges, collapsed_selfs, entries
 from observe.diagnose.levels import Periods, levels, periods, within
@@ -123,9 +124,10 @@ def _shifts(row: dict[str, float | str | None], when: Periods) -> list[Shift]:
     if abs(per_s[1] - per_s[0]) > LEAST_TRAFFIC * max(per_s):
         spread = (n0 / max(when.before_s, 1.0) ** 2 + n1 / max(when.after_s, 1.0) ** 2 + 1e-12) ** 0.5
         found.append(("requests_per_s", *per_s, "{request}/s", abs(per_s[1] - per_s[0]) / spread / 2))
+    service = str(row["service"])
     return [
         Shift(
-            str(row["service"]),
+            service,
             "",
             "Server",
             measure,
@@ -135,6 +137,7 @@ def _shifts(row: dict[str, float | str | None], when: Periods) -> list[Shift]:
             float(2 * stats.norm.sf(z)),
             round(n1),
             when.after_from_ns,
+            query=Question("duration_ms" if unit == "ms" else measure, when, service).query,
         )
         for measure, before, after, unit, z in found
     ]

@@ -103,6 +103,21 @@ def _duration(frames: Frames, asked: Question) -> Mapping[str, float]:
     return _ratios(_by_period(here, "duration_sum_ms"), _by_period(here, "requests"))
 
 
+def _failing(frames: Frames, asked: Question) -> Mapping[str, float]:
+    here = _entering(frames, asked)
+    return _ratios(_by_period(here, "errors"), _by_period(here, "requests"))
+
+
+def _rate(frames: Frames, asked: Question) -> Mapping[str, float]:
+    before, after = _by_period(_entering(frames, asked), "requests")
+    return {"before": before / max(asked.when.before_s, 1.0), "after": after / max(asked.when.after_s, 1.0)}
+
+
+def _entering(frames: Frames, asked: Question) -> pl.DataFrame:
+    selfs, edges = collapsed_selfs(frames.selfs, asked.when), collapsed_edges(frames.edges, asked.when)
+    return entries(selfs, edges).filter(pl.col("service") == asked.service)
+
+
 def _edge_time(frames: Frames, asked: Question) -> Mapping[str, float]:
     rows = _calls(frames, asked).with_columns(outside=outside_ms())
     return _ratios(_by_period(rows, "outside"), _by_period(rows, "calls"))
@@ -196,6 +211,8 @@ def _ratios(top: tuple[float, float], bottom: tuple[float, float]) -> Mapping[st
 _ANSWERS: Mapping[str, Callable[[Frames, Question], Mapping[str, float]]] = {
     "self_time_ms": _self_time,
     "duration_ms": _duration,
+    "error_ratio": _failing,
+    "requests_per_s": _rate,
     "errors_begun": _errors_begun,
     "edge_time_ms": _edge_time,
     "call_errors": _call_errors,
@@ -211,6 +228,8 @@ _ANSWERS: Mapping[str, Callable[[Frames, Question], Mapping[str, float]]] = {
 UNITS: Mapping[str, str] = {
     "self_time_ms": "ms",
     "duration_ms": "ms",
+    "error_ratio": "1",
+    "requests_per_s": "{request}/s",
     "errors_begun": "1",
     "edge_time_ms": "ms",
     "call_errors": "1",

@@ -94,13 +94,16 @@ def _entering(service: str) -> str:
     mine = f" AND ServiceName = {service}" if service else ""
     into = f" AND Callee = {service}" if service else ""
     return f"""entering AS (
-    SELECT ServiceName AS service, is_after, way, sum(Requests) AS requests, sum(DurationSumNs) AS ns FROM (
-        SELECT ServiceName, is_after, 1 AS way, Requests, DurationSumNs FROM selfs
+    SELECT ServiceName AS service, is_after, way, sum(Requests) AS requests, sum(Errors) AS errors,
+        sum(DurationSumNs) AS ns
+    FROM (
+        SELECT ServiceName, is_after, 1 AS way, Requests, Errors, DurationSumNs FROM selfs
         WHERE SpanKind IN ('Server', 'Consumer'){mine}
         UNION ALL
-        SELECT Callee, is_after, 2, Calls, assumeNotNull(ServerSumNs) FROM edges WHERE ServerSumNs IS NOT NULL{into}
+        SELECT Callee, is_after, 2, Calls, Errors, assumeNotNull(ServerSumNs) FROM edges
+        WHERE ServerSumNs IS NOT NULL{into}
         UNION ALL
-        SELECT ServiceName, is_after, 3, Requests, DurationSumNs FROM selfs
+        SELECT ServiceName, is_after, 3, Requests, Errors, DurationSumNs FROM selfs
         WHERE SpanKind != 'Client'{mine} AND (ServiceName, SpanName) IN (
             SELECT ServiceName, SpanName FROM (
                 SELECT ServiceName, SpanName, sum(DurationSumNs) / sum(Requests) AS took FROM selfs
@@ -109,7 +112,7 @@ def _entering(service: str) -> str:
     ) GROUP BY service, is_after, way
 ),
 requests AS (
-    SELECT service, is_after, requests, ns FROM entering
+    SELECT service, is_after, requests, errors, ns FROM entering
     WHERE (service, way) IN (SELECT service, min(way) FROM entering GROUP BY service)
 )"""
 
@@ -137,6 +140,25 @@ def _duration(asked: _Asked) -> str:
 {_entering(asked.text("service"))}
 SELECT sumIf(ns, NOT is_after) / 1e6 / {_count(0)} AS before, sumIf(ns, is_after) / 1e6 / {_count(1)} AS after,
     {_count(0)} AS requests_before, {_count(1)} AS requests_after
+FROM requests"""
+
+
+def _failing(asked: _Asked) -> str:
+    return f"""WITH {_selfs(asked)},
+{_edges(asked)},
+{_entering(asked.text("service"))}
+SELECT sumIf(errors, NOT is_after) / {_count(0)} AS before, sumIf(errors, is_after) / {_count(1)} AS after,
+    {_count(0)} AS requests_before, {_count(1)} AS requests_after
+FROM requests"""
+
+
+def _rate(asked: _Asked) -> str:
+    from_0, to_0, from_1, to_1 = asked.bounds
+    return f"""WITH {_selfs(asked)},
+{_edges(asked)},
+{_entering(asked.text("service"))}
+SELECT sumIf(requests, NOT is_after) / {max(to_0 - from_0, 1)} AS before,
+    sumIf(requests, is_after) / {max(to_1 - from_1, 1)} AS after
 FROM requests"""
 
 
@@ -298,6 +320,8 @@ _STATEMENTS: Mapping[str, Callable[[_Asked], str]] = {
     "self_time_ms": _per_request("SelfSumNs", "1e6"),
     "errors_begun": _per_request("OriginErrors", "1"),
     "duration_ms": _duration,
+    "error_ratio": _failing,
+    "requests_per_s": _rate,
     "edge_time_ms": _per_call(_OUTSIDE_MS),
     "call_errors": _per_call("Errors"),
     "calls_per_request": _calls_per_request,

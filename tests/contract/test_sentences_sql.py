@@ -66,7 +66,7 @@ def test_the_sql_of_every_sentence_gives_its_numbers(store, kind, tmp_path):
         agree(row, dict(sentence.numbers), sentence)
 
 
-@pytest.mark.parametrize("of", ["duration_ms", "calls_per_request", "excess_errors"])
+@pytest.mark.parametrize("of", ["duration_ms", "calls_per_request", "excess_errors", "error_ratio", "requests_per_s"])
 def test_questions_that_few_sentences_ask_have_sql_too(store, of, tmp_path):
     given = small(12, "version")
     fill(store, given.frames, tmp_path)

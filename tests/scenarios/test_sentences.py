@@ -7,11 +7,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from observe.bench.graphs import FAULTS
+from observe.diagnose.asked import noticed
 from observe.diagnose.compare import UNITS, Question, compare
-from observe.diagnose.levels import Periods
+from observe.diagnose.levels import Periods, periods
 from observe.frames import Frames
 from observe.wire import from_rfc3339
-from tests.scenarios.test_diagnose_fleets import small, told
+from tests.scenarios.test_diagnose_fleets import FAULT_NS, small, told
 
 
 def answer(frames: Frames, query: str) -> dict[str, float]:
@@ -49,3 +50,14 @@ def test_calls_made_again_and_again_are_told():
 
 def test_every_question_has_a_unit():
     assert set(UNITS.values()) <= {"ms", "1", "{request}/s", ""}
+
+
+@pytest.mark.parametrize("kind", ["latency", "errors", "traffic"])
+def test_what_stands_out_at_a_moment_has_a_question_that_gives_its_numbers(kind):
+    given = small(12, kind)
+    when = periods(FAULT_NS, given.end_ns, given.frames.selfs)
+    found = noticed(given.frames, when, "")
+    assert found
+    for shift in found:
+        again = answer(given.frames, shift.query)
+        assert (again["before"], again["after"]) == pytest.approx((shift.before, shift.after))
