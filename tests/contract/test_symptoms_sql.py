@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 
 import polars as pl
@@ -16,6 +17,7 @@ from observe.settings import DetectSettings
 from observe.store.asked import sql_of
 from observe.types import WINDOW_NS
 from tests.contract.test_sentences_sql import agree, store  # noqa: F401
+from tests.fixtures.records import batch, metrics
 from tests.scenarios.test_diagnose_fleets import small
 
 WINDOWS = """INSERT INTO service_windows SELECT toDateTime(intDiv(window_start_ns, 1000000000), 'UTC'), service,
@@ -67,12 +69,26 @@ def test_traffic_that_fell_is_held_against_the_median_of_its_minutes(store, tmp_
 
 
 def test_a_histogram_that_was_sent_as_a_metric_has_sql(store):  # noqa: F811
-    at = [1_700_000_000 * 10**9 + k * WINDOW_NS for k in range(4)]
-    question = Noticed(
-        "latency_p99_ms", "llm", "vllm:e2e_request_latency_seconds", "Metric", ((at[0], at[2]),), ((at[2], at[3]),)
-    )
+    """Ten requests of 100 to 200 ms a window, then of 500 ms to a second."""
+    first = (time.time_ns() - 3600 * 10**9) // WINDOW_NS * WINDOW_NS
+    message, told = metrics("llm")
+    histogram = told.add(name="vllm:e2e_request_latency_seconds", unit="s").histogram
+    histogram.aggregation_temporality = 1
+    for k in range(6):
+        counts = [0, 10, 0, 0] if k < 4 else [0, 0, 0, 10]
+        histogram.data_points.add(
+            time_unix_nano=first + k * WINDOW_NS + 1, start_time_unix_nano=first, count=10, sum=2.0,
+            bucket_counts=counts, explicit_bounds=[0.1, 0.2, 0.5],
+        )  # fmt: skip
+    store.insert(batch("otlp_metrics", 0, 0, message.SerializeToString()), 6)
+    at = [first + k * WINDOW_NS for k in (0, 4, 6)]
+    name = "vllm:e2e_request_latency_seconds"
+    question = Noticed("latency_p99_ms", "llm", name, "Metric", ((at[0], at[1]),), ((at[1], at[2]),))
+    answer = dict(levels(store.frames(at[0], at[2], joins=False), question))
+    assert (answer["requests_before"], answer["requests_after"]) == (40, 20)
+    assert answer["after"] > 2 * answer["before"]
     (row,) = store.query(sql_of(question.query)).to_dicts()
-    assert row["requests_before"] == 0
+    agree(row, answer, question)
 
 
 def test_an_address_says_all_of_the_question_and_hostile_names_end_no_literal(store):  # noqa: F811
