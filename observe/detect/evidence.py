@@ -45,7 +45,7 @@ UNEVEN_P = 0.01
 """Where a window holds MANY counts or more, or counts lie more unevenly than chance explains, the excess must also show
 without the worst third of the windows: two hiccups within four minutes are none either. Few counts that lie as chance
 would have them are no hiccups, and a third of the windows may hold most of them."""
-LASTING_P = 0.05
+LASTING_P = 0.01
 """How unlikely it must be that as many requests lie beyond the smallest effect without the worst window: where a
 quantile lies between two modes, chance alone moves it by more than that."""
 ENDED_P = 0.01

@@ -163,6 +163,26 @@ def test_chernoff_bounds_the_tail_from_above() -> None:
     assert (np.exp(chernoff(count, mean)) >= exact * (1 - 1e-9))[count > mean].all()
 
 
+def test_a_fault_that_comes_again_is_seen_in_spite_of_a_past_that_holds_it() -> None:
+    """The tests take the first time out of the baseline; the screen must not go by a reference with it."""
+    again = (HISTORY - 6) * WINDOW_S
+    kinds: tuple[tuple[Fault, float], ...] = (("errors", 0.1), ("scale", 3.0), ("tail", 0.15), ("scale", 1.8))
+    shifts = tuple(
+        Known(i, kinds[i // 3][0], onset, kinds[i // 3][1], end)
+        for i in range(3 * len(kinds))
+        for onset, end in [(600.0, 1000.0), (again, np.inf)]
+    )
+    frames = draw(Fleet(np.full(3 * len(kinds) + 12, 20.0), HISTORY + 6, shifts=shifts), np.random.default_rng(6))
+    memory, told = Memory(SETTINGS), set()
+    for look in range(HISTORY - 8, HISTORY + 6):
+        at = now_ns(look)
+        everything = detect(upto(frames, look), at, SETTINGS)
+        assert detect_live(memory, upto(frames, look), at, SETTINGS) == everything
+        told |= {shift.service for shift in everything}
+    assert len(told) >= 10
+    assert memory.reference().uneven.sum() >= 8
+
+
 def test_uneven_pasts_are_told_from_chance() -> None:
     """Stretches of five minutes: few requests with a stray error are not uneven, an incident among many is."""
     rng = np.random.default_rng(8)
