@@ -188,11 +188,22 @@ def _cause(cause: Json) -> None:
 
 def _check(incident: Json) -> None:
     """The numbers behind the sentences, the questions that give them again, and the diagnosis made again."""
+    whole = f"/api/v1/incidents/{incident['id']}/replay"
     said = [
+        {
+            "sentence": " ".join(
+                filter(None, (s["service"], s["operation"], MEASURES.get(s["measure"], s["measure"])))
+            ),
+            "numbers": f"before {s['before']:g}, after {s['after']:g}",
+            "question": s.get("query") or whole,
+        }
+        for s in incident["symptoms"]
+    ]
+    said += [
         {
             "sentence": e["text"],
             "numbers": ", ".join(f"{name} {value:g}" for name, value in e.get("numbers", {}).items()),
-            "question": e.get("query") or f"/api/v1/incidents/{incident['id']}/replay",
+            "question": e.get("query") or whole,
         }
         for e in [e for cause in incident["causes"] for e in cause["evidence"]]
     ]
