@@ -46,8 +46,8 @@ def sql(name: str) -> str:
     if name == "edge_windows":
         for part in ("direct_edges", "link_edges", "virtual_edges"):
             text = text.replace(f"{{{part}}}", sql(part))
-    for name, stands_for in _PODS.items():
-        text = text.replace(f"<<{name}>>", stands_for)
+    for placeholder, stands_for in _PODS.items():
+        text = text.replace(f"<<{placeholder}>>", stands_for)
     return expand(text).replace("<<operation>>", operations.OF_SPAN).replace("<<of service>>", operations.of_service())
 
 
