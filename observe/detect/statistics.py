@@ -68,7 +68,7 @@ def chernoff(count: Numbers, mean: Numbers) -> Numbers:
 
 def poisson_bound(count: Numbers, mean: Numbers) -> Numbers:
     """The same on the side of the mean where the count lies."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         bound: Numbers = count - mean - np.where(count > 0, count * np.log(np.maximum(count, 1e-9) / mean), 0.0)
     return bound
 

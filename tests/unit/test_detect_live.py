@@ -12,7 +12,7 @@ from observe.detect import detect
 from observe.detect.live import detect_live, renew
 from observe.detect.memory import Memory
 from observe.detect.screen import screen
-from observe.detect.statistics import chernoff
+from observe.detect.statistics import chernoff, poisson_bound
 from observe.detect.uneven import uneven
 from observe.frames import SERVICE_WINDOWS, Frames
 from observe.settings import DetectSettings
@@ -155,6 +155,10 @@ def test_what_is_gone_is_forgotten(seen: Frames) -> None:
             "requests"
         ].sum()
     )
+
+
+def test_what_was_never_seen_has_a_bound() -> None:
+    assert poisson_bound(np.array([0.0, 3.0]), np.zeros(2)).tolist() == [0.0, -np.inf]
 
 
 def test_chernoff_bounds_the_tail_from_above() -> None:
