@@ -18,6 +18,10 @@ say "a real Collector feeds our topics"
 "$python" -m pytest -q -p no:cacheprovider -m collector tests/integration/test_feeders.py
 say "receivers: OTLP/gRPC to Kafka"
 "$python" -m tests.benchmarks.rivals.receive --json
+say "spans into their tables: one thread, several processes beside a server, and what settling adds"
+"$python" -m tests.benchmarks.writer_alone
+"$python" -m tests.benchmarks.writer_processes
+"$python" -m tests.benchmarks.settling
 say "metric points into their tables"
 "$python" -m tests.benchmarks.writer_alone --signal metrics
 say "memory over minutes of steady load"
@@ -29,6 +33,9 @@ say "one look by number of series, SQL apart, rivals"
 "$observe" bench detect --json
 say "detection on simulated services"
 "$python" -m tests.benchmarks.detect_simulation
+say "what earlier nights cost to ask, and what asking them does"
+"$python" -m tests.benchmarks.history
+"$python" -m tests.benchmarks.seasons
 say "from what was noticed to ranked causes, by size"
 "$observe" bench diagnose --json
 say "diagnosis on made-up recordings"
