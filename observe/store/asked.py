@@ -134,22 +134,19 @@ FROM selfs WHERE ServiceName = {asked.text("service")} AND SpanKind != 'Client'"
     return statement
 
 
-def _duration(asked: _Asked) -> str:
-    return f"""WITH {_selfs(asked)},
+def _mean(column: str, scale: str) -> Callable[[_Asked], str]:
+    """Per request that comes in, of a column of `requests`."""
+
+    def statement(asked: _Asked) -> str:
+        return f"""WITH {_selfs(asked)},
 {_edges(asked)},
 {_entering(asked.text("service"))}
-SELECT sumIf(ns, NOT is_after) / 1e6 / {_count(0)} AS before, sumIf(ns, is_after) / 1e6 / {_count(1)} AS after,
+SELECT sumIf({column}, NOT is_after) / {scale} / {_count(0)} AS before,
+    sumIf({column}, is_after) / {scale} / {_count(1)} AS after,
     {_count(0)} AS requests_before, {_count(1)} AS requests_after
 FROM requests"""
 
-
-def _failing(asked: _Asked) -> str:
-    return f"""WITH {_selfs(asked)},
-{_edges(asked)},
-{_entering(asked.text("service"))}
-SELECT sumIf(errors, NOT is_after) / {_count(0)} AS before, sumIf(errors, is_after) / {_count(1)} AS after,
-    {_count(0)} AS requests_before, {_count(1)} AS requests_after
-FROM requests"""
+    return statement
 
 
 def _rate(asked: _Asked) -> str:
@@ -319,8 +316,8 @@ SETTINGS{limits.rstrip()}"""
 _STATEMENTS: Mapping[str, Callable[[_Asked], str]] = {
     "self_time_ms": _per_request("SelfSumNs", "1e6"),
     "errors_begun": _per_request("OriginErrors", "1"),
-    "duration_ms": _duration,
-    "error_ratio": _failing,
+    "duration_ms": _mean("ns", "1e6"),
+    "error_ratio": _mean("errors", "1"),
     "requests_per_s": _rate,
     "edge_time_ms": _per_call(_OUTSIDE_MS),
     "call_errors": _per_call("Errors"),
